@@ -1,0 +1,15 @@
+"""Kinds of memory, numbered as on NIXL's wire."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class MemoryKind(IntEnum):
+    """Where memory lies. The values are NIXL's memory types (metadata field ``t``)."""
+
+    DRAM = 0
+    VRAM = 1
+    BLOCK = 2
+    OBJECT = 3
+    FILE = 4
