@@ -1,0 +1,147 @@
+"""Where an agent's metadata lies in a store: keys as NIXL builds them, and ours beside them.
+
+    <namespace>/<agent>/            marker: the agent is there (NIXL's peers watch it)
+    <namespace>/<agent>/<label>     metadata
+    <namespace>/.presence/<agent>   ours: who the agent is and what it published
+    <namespace>/.catalog/<agent>    ours: names, shapes and dtypes of what it offers
+    <namespace>/.chunks/<agent>/…   ours: parts of metadata too large for one value
+
+Every prefix of an agent ends in a slash, so ``a`` never matches ``ab``; names hold no slash, so it never
+matches ``a/b``. The forms are NIXL's (namespace + ``/`` + agent + ``/`` + label).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trunkline.errors import ConfigurationError
+
+DEFAULT_NAMESPACE = "/nixl/agents"
+NIXL_NAMESPACE = "/nixl/agents/"
+"""What NIXL uses when none is set; its keys then hold a double slash."""
+
+DEFAULT_LABEL = "metadata"
+"""The label of an agent's full metadata."""
+
+MAX_NAME_SIZE = 255
+MAX_NAMESPACE_SIZE = 512
+
+_PRESENCE = ".presence"
+_CATALOG = ".catalog"
+_CHUNKS = ".chunks"
+
+
+def _flaw(text: str, max_size: int) -> str | None:
+    """Return what is wrong with any part of a key, or None."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "can't be encoded as UTF-8"
+    if size > max_size:
+        return f"is {size} bytes long, more than {max_size}"
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
+        return "holds a control character"
+    return None
+
+
+def _name_flaw(text: str) -> str | None:
+    """Return what is wrong with an agent's name or a label, or None."""
+    if not text:
+        return "is empty"
+    if text.startswith("."):
+        return "starts with a dot"
+    if "/" in text:
+        return "holds a slash"
+    return _flaw(text, MAX_NAME_SIZE)
+
+
+def is_agent_name(text: str) -> bool:
+    """Return whether an agent can have this name."""
+    return _name_flaw(text) is None
+
+
+def places(namespace: str) -> tuple[str, ...]:
+    """Return the namespaces in which to look for agents of ``namespace``.
+
+    It is that one alone, except for the default: Trunkline's and NIXL's differ by a slash, and both are searched.
+    Keys of all places start with the first place and a slash.
+    """
+    if namespace in (DEFAULT_NAMESPACE, NIXL_NAMESPACE):
+        return (DEFAULT_NAMESPACE, NIXL_NAMESPACE)
+    return (namespace,)
+
+
+def agent_of(namespace: str, key: str) -> str | None:
+    """Return the agent to which a key belongs (by marker, label or presence), or None.
+
+    Keys of deeper namespaces, of agents with impossible names and of the catalog are nobody's.
+    """
+    owner, slash, rest = key.removeprefix(f"{namespace}/").partition("/")
+    if not slash or not key.startswith(f"{namespace}/") or "/" in rest:
+        return None
+    name = rest if owner == _PRESENCE else owner
+    return name if is_agent_name(name) else None
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataKey:
+    """The key of one label of one agent, and from it the agent's other keys. ``str()`` gives the key itself.
+
+    Attributes:
+        namespace: Key prefix of the deployment, used as given; starts with a slash, at most 512 bytes.
+        agent: The agent's name: not empty, no leading dot, no slash, no control character, at most 255 bytes.
+        label: The part of the agent's metadata; the same rules.
+
+    Raises:
+        ConfigurationError: A part breaks its rules.
+    """
+
+    namespace: str
+    agent: str
+    label: str = DEFAULT_LABEL
+
+    def __post_init__(self) -> None:
+        flaw = _flaw(self.namespace, MAX_NAMESPACE_SIZE)
+        if flaw is None and not self.namespace.startswith("/"):
+            flaw = "does not start with a slash"
+        for what, text, wrong in (
+            ("namespace", self.namespace, flaw),
+            ("agent name", self.agent, _name_flaw(self.agent)),
+            ("label", self.label, _name_flaw(self.label)),
+        ):
+            if wrong is not None:
+                raise ConfigurationError(f"{what} {text[:80]!r} {wrong}", **{what.replace(" ", "_"): text})
+
+    @classmethod
+    def parse(cls, namespace: str, key: str) -> MetadataKey | None:
+        """Return what ``str()`` of it gave, or None if ``key`` is no metadata key of this namespace."""
+        agent = agent_of(namespace, key)
+        if agent is None:
+            return None
+        label = key.removeprefix(f"{namespace}/{agent}/")
+        return None if label == key or _name_flaw(label) else cls(namespace, agent, label)
+
+    def __str__(self) -> str:
+        return self.agent_prefix + self.label
+
+    @property
+    def agent_prefix(self) -> str:
+        """What the keys of all labels of the agent start with."""
+        return f"{self.namespace}/{self.agent}/"
+
+    @property
+    def marker(self) -> str:
+        """The empty key that announces the agent to NIXL; it equals the prefix."""
+        return self.agent_prefix
+
+    @property
+    def presence(self) -> str:
+        return f"{self.namespace}/{_PRESENCE}/{self.agent}"
+
+    @property
+    def catalog(self) -> str:
+        return f"{self.namespace}/{_CATALOG}/{self.agent}"
+
+    @property
+    def chunks_prefix(self) -> str:
+        return f"{self.namespace}/{_CHUNKS}/{self.agent}/"

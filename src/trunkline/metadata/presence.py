@@ -1,0 +1,181 @@
+"""The presence record: a small JSON value that says who an agent is and what it published.
+
+The record is rewritten in every transaction that changes what the agent publishes. Fields this version does
+not know are kept when it is rewritten. A record whose ``min_reader`` is newer than :data:`FORMAT` decodes to a
+:class:`Presence` whose ``is_readable`` is False: it can be listed, but its other fields mean nothing here.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from trunkline.errors import ConfigurationError, MetadataDecodeError
+
+FORMAT = 1
+"""The format written, and the newest ``min_reader`` that is understood."""
+
+MAX_PRESENCE_SIZE = 64 * 1024
+"""Bytes of an encoded record."""
+
+MAX_LABELS = 64
+"""With marker, catalog and presence this stays under the 128 operations of an etcd transaction."""
+
+Sha256: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Count: TypeAlias = Annotated[int, Meta(ge=0, lt=2**63)]
+ShortText: TypeAlias = Annotated[str, Meta(max_length=255)]
+AttributeKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class ContentRecord(msgspec.Struct, frozen=True):
+    """Size and digest of a published value.
+
+    Attributes:
+        size: Bytes.
+        sha256: Lower-case hexadecimal digest.
+    """
+
+    size: Count
+    sha256: Sha256
+
+    @classmethod
+    def of(cls, content: bytes) -> ContentRecord:
+        """Describe a value."""
+        return cls(len(content), sha256(content).hexdigest())
+
+    def describes(self, content: bytes) -> bool:
+        """Return whether this is the record of ``content``."""
+        return self.size == len(content) and self.sha256 == sha256(content).hexdigest()
+
+
+class LabelRecord(ContentRecord, frozen=True):
+    """A published label.
+
+    Attributes:
+        generation: Counts the agent's publications, so it differs between any two.
+    """
+
+    generation: Count
+
+
+class ProcessRecord(msgspec.Struct, frozen=True):
+    """The process of an agent. What a platform does not tell is empty or 0.
+
+    Attributes:
+        host: Host name.
+        boot_id: The kernel's random identity of this boot; containers of one machine share it.
+        pid: Process number, as seen in its own pid namespace.
+        pid_namespace: The kernel's name of that namespace (``pid:[4026531836]``).
+        started: When the process started, in clock ticks since boot: tells apart processes that reuse a pid.
+    """
+
+    host: ShortText = ""
+    boot_id: ShortText = ""
+    pid: Count = 0
+    pid_namespace: ShortText = ""
+    started: Count = 0
+
+
+class _Known(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields this version knows, as they stand in JSON."""
+
+    format: Count
+    min_reader: Count
+    incarnation: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    process: ProcessRecord = ProcessRecord()
+    software: ShortText = ""
+    backends: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=32)] = ()
+    attributes: Annotated[dict[AttributeKey, ShortText], Meta(max_length=32)] = {}
+    state: Literal["ready", "draining"] = "ready"
+    labels: Annotated[dict[ShortText, LabelRecord], Meta(max_length=MAX_LABELS)] = {}
+    catalog: ContentRecord | None = None
+
+
+class _Version(msgspec.Struct):
+    format: Count
+    min_reader: Count
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent says about itself. Bounds are checked when it is encoded and decoded.
+
+    Attributes:
+        format: The format it is written in.
+        min_reader: The oldest format a reader must know to understand it.
+        incarnation: 32 hexadecimal digits, new for each agent object; empty if the record is not readable.
+        process: Where the agent runs.
+        software: Name and version of the writer.
+        backends: Names of the agent's backends, at most 32.
+        attributes: Free pairs, at most 32, of at most 64 and 255 characters.
+        state: ``ready``, or ``draining``: going away, don't start anything new.
+        labels: What is published, by label; at most 64.
+        catalog: The catalog, where one is published.
+        unknown: Fields of the JSON object that this version does not know.
+    """
+
+    format: int = FORMAT
+    min_reader: int = FORMAT
+    incarnation: str
+    process: ProcessRecord = ProcessRecord()
+    software: str = ""
+    backends: tuple[str, ...] = ()
+    attributes: dict[str, str] = {}
+    state: Literal["ready", "draining"] = "ready"
+    labels: dict[str, LabelRecord] = {}
+    catalog: ContentRecord | None = None
+    unknown: dict[str, Any] = {}
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether this version understands the record."""
+        return self.min_reader <= FORMAT
+
+
+def encode_presence(presence: Presence) -> bytes:
+    """Return the record as JSON.
+
+    Raises:
+        ConfigurationError: A field breaks its bounds, or the whole is over 64 KiB.
+    """
+    known = {name: getattr(presence, name) for name in _Known.__struct_fields__}
+    try:
+        builtins = msgspec.to_builtins(msgspec.convert(known, _Known, from_attributes=True))
+        content = msgspec.json.encode({**presence.unknown, **builtins})
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise ConfigurationError(f"what the agent says about itself can't be published: {error}") from error
+    if len(content) > MAX_PRESENCE_SIZE:
+        raise ConfigurationError(
+            f"what the agent says about itself takes {len(content)} bytes, more than {MAX_PRESENCE_SIZE}: "
+            "use fewer or shorter attributes and labels",
+            size=len(content),
+            limit=MAX_PRESENCE_SIZE,
+        )
+    return content
+
+
+def decode_presence(content: bytes) -> Presence:
+    """Return the record that ``content`` holds.
+
+    Raises:
+        MetadataDecodeError: It is over 64 KiB, no JSON object, or a field is missing or out of bounds
+            (the last two only where ``min_reader`` says that this version understands it).
+    """
+    if len(content) > MAX_PRESENCE_SIZE:
+        raise MetadataDecodeError(
+            f"presence record of {len(content)} bytes, more than {MAX_PRESENCE_SIZE}", field="presence"
+        )
+    try:
+        fields = msgspec.json.decode(content, type=dict[str, Any])
+        version = msgspec.convert(fields, _Version)
+        if version.min_reader > FORMAT:
+            return Presence(format=version.format, min_reader=version.min_reader, incarnation="", unknown=fields)
+        known = msgspec.convert(fields, _Known)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MetadataDecodeError(f"bad presence record: {error}", field="presence") from error
+    return Presence(
+        **{name: getattr(known, name) for name in _Known.__struct_fields__},
+        unknown={name: value for name, value in fields.items() if name not in _Known.__struct_fields__},
+    )

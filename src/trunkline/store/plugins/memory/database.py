@@ -1,0 +1,224 @@
+"""The state behind a memory store: keys with revisions, transactions, leases and history, as etcd has them.
+
+Pure and not thread-safe: no clock, no waiting. :mod:`trunkline.store.plugins.memory.server` adds both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from trunkline.errors import StoreLimitError, StoreRequestError
+from trunkline.store.contract import (
+    NO_LEASE,
+    Changed,
+    Condition,
+    Delete,
+    Entry,
+    Get,
+    KeyHasLease,
+    KeyIsAbsent,
+    Operation,
+    Put,
+    Snapshot,
+    Transaction,
+    TransactionResult,
+)
+
+MAX_REQUEST_SIZE = 1536 * 1024
+"""Bytes of keys and values in one transaction: etcd's default ``--max-request-bytes``."""
+
+MAX_OPERATIONS = 128
+"""In each part of a transaction: etcd's default ``--max-txn-ops``."""
+
+HISTORY = 1000
+"""How many revisions a watch can go back."""
+
+
+@dataclass(slots=True)
+class _Grant:
+    """A lease: its keys, and when it ends (None while somebody keeps it alive)."""
+
+    ttl: float
+    expires_at: float | None
+    keys: set[str] = field(default_factory=set)
+
+
+class Database:
+    """Keys, leases and a bounded history of changes.
+
+    Attributes:
+        revision: That of the last change; 1 when new, as in etcd.
+    """
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self._entries: dict[str, Entry] = {}
+        self._grants: dict[int, _Grant] = {}
+        self._history: deque[Changed] = deque(maxlen=HISTORY)
+        self._next_lease = 1
+
+    def select(self, key: str, *, prefix: bool = False) -> tuple[Entry, ...]:
+        """Return the entries of one key or prefix, sorted by key."""
+        if not prefix:
+            entry = self._entries.get(key)
+            return () if entry is None else (entry,)
+        return tuple(self._entries[name] for name in sorted(self._entries) if name.startswith(key))
+
+    def transact(self, transaction: Transaction) -> TransactionResult:
+        """Run a transaction; the revision rises by one if it changes anything.
+
+        Raises:
+            StoreRequestError: It writes a key twice, names an empty key or an unknown lease, or has too many parts.
+            StoreLimitError: It is over 1.5 MiB.
+        """
+        self._check(transaction)
+        succeeded = all(self._holds(condition) for condition in transaction.conditions)
+        branch = transaction.then if succeeded else transaction.otherwise
+        put: list[Entry] = []
+        deleted: list[str] = []
+        reads: list[tuple[Entry, ...]] = []
+        for operation in branch:
+            match operation:
+                case Get():
+                    reads.append(self.select(operation.key, prefix=operation.prefix))
+                case Put():
+                    put.append(self._put(operation))
+                case Delete():
+                    gone = self.select(operation.key, prefix=operation.prefix)
+                    deleted.extend(entry.key for entry in gone)
+                    self._remove(gone)
+        self._commit(put, deleted)
+        return TransactionResult(succeeded, self.revision, tuple(reads))
+
+    def grant(self, ttl: float) -> int:
+        """Make a lease that lives until it is revoked or :meth:`expire_after` is called; return its number."""
+        lease = self._next_lease
+        self._next_lease += 1
+        self._grants[lease] = _Grant(ttl, None)
+        return lease
+
+    def revoke(self, lease: int) -> bool:
+        """End a lease and delete its keys in one revision; return whether it existed."""
+        grant = self._grants.pop(lease, None)
+        if grant is None:
+            return False
+        gone = tuple(self._entries[key] for key in sorted(grant.keys))
+        self._remove(gone)
+        self._commit([], [entry.key for entry in gone])
+        return True
+
+    def expire_after(self, lease: int, now: float) -> None:
+        """Let a lease run out one TTL from now; an unknown one is left alone."""
+        if lease in self._grants:
+            grant = self._grants[lease]
+            grant.expires_at = now + grant.ttl
+
+    def expire(self, now: float) -> bool:
+        """Revoke the leases that have run out; return whether there were any."""
+        over = [
+            lease for lease, grant in self._grants.items() if grant.expires_at is not None and grant.expires_at <= now
+        ]
+        for lease in over:
+            self.revoke(lease)
+        return bool(over)
+
+    @property
+    def next_expiry(self) -> float | None:
+        """When the next lease runs out, or None."""
+        return min((grant.expires_at for grant in self._grants.values() if grant.expires_at is not None), default=None)
+
+    def time_to_live(self, lease: int, now: float) -> float | None:
+        """Return the seconds a lease has left (its TTL while it is kept alive), or None."""
+        grant = self._grants.get(lease)
+        if grant is None:
+            return None
+        return grant.ttl if grant.expires_at is None else max(0.0, grant.expires_at - now)
+
+    def change_after(self, revision: int, key: str, *, prefix: bool) -> Changed | Snapshot | None:
+        """Return the first change of a selection later than ``revision``; a snapshot if history no longer
+        holds it; None if there is none yet.
+        """
+        if not self._history or self._history[-1].revision <= revision:
+            return None
+        if revision < self._history[0].revision - 1:
+            return Snapshot(self.select(key, prefix=prefix), self.revision)
+        for change in list(self._history)[revision + 1 - self._history[0].revision :]:
+            put = tuple(entry for entry in change.put if _matches(entry.key, key, prefix=prefix))
+            deleted = tuple(name for name in change.deleted if _matches(name, key, prefix=prefix))
+            if put or deleted:
+                return Changed(put, deleted, change.revision)
+        return None
+
+    def _check(self, transaction: Transaction) -> None:
+        parts = (transaction.conditions, transaction.then, transaction.otherwise)
+        if max(map(len, parts)) > MAX_OPERATIONS:
+            raise StoreRequestError(
+                f"memory store: a transaction of {max(map(len, parts))} operations; it takes {MAX_OPERATIONS}"
+            )
+        if not all(part.key for some in parts for part in some if not getattr(part, "prefix", False)):
+            raise StoreRequestError("memory store: a transaction with an empty key")
+        size = 0
+        for branch in (transaction.then, transaction.otherwise):
+            puts = [operation for operation in branch if isinstance(operation, Put)]
+            size += sum(len(put.key.encode(errors="surrogateescape")) + len(put.value) for put in puts)
+            self._check_duplicates(branch, puts)
+            for put in puts:
+                if put.lease not in self._grants and put.lease != NO_LEASE:
+                    raise StoreRequestError(f"memory store: put of {put.key!r} with unknown lease {put.lease:x}")
+        if size > MAX_REQUEST_SIZE:
+            raise StoreLimitError(
+                f"memory store: a request of {size} bytes; it takes {MAX_REQUEST_SIZE}",
+                size=size,
+                limit=MAX_REQUEST_SIZE,
+            )
+
+    @staticmethod
+    def _check_duplicates(branch: tuple[Operation, ...], puts: list[Put]) -> None:
+        keys = {put.key for put in puts}
+        deletes = [operation for operation in branch if isinstance(operation, Delete)]
+        twice = len(keys) < len(puts) or any(
+            _matches(key, delete.key, prefix=delete.prefix) for key in keys for delete in deletes
+        )
+        if twice:
+            raise StoreRequestError("memory store: a transaction writes one key twice (duplicate key given)")
+
+    def _holds(self, condition: Condition) -> bool:
+        entry = self._entries.get(condition.key)
+        match condition:
+            case KeyIsAbsent():
+                return entry is None
+            case KeyHasLease():
+                return (NO_LEASE if entry is None else entry.lease) == condition.lease
+            case _:
+                return (0 if entry is None else entry.mod_revision) == condition.mod_revision
+
+    def _put(self, put: Put) -> Entry:
+        old = self._entries.get(put.key)
+        revision = self.revision + 1
+        entry = Entry(put.key, put.value, old.create_revision if old else revision, revision, put.lease)
+        if old is not None:
+            self._detach(old)
+        if put.lease != NO_LEASE:
+            self._grants[put.lease].keys.add(put.key)
+        self._entries[put.key] = entry
+        return entry
+
+    def _remove(self, entries: tuple[Entry, ...]) -> None:
+        for entry in entries:
+            self._detach(entry)
+            del self._entries[entry.key]
+
+    def _detach(self, entry: Entry) -> None:
+        grant = self._grants.get(entry.lease)
+        if grant is not None:
+            grant.keys.discard(entry.key)
+
+    def _commit(self, put: list[Entry], deleted: list[str]) -> None:
+        if put or deleted:
+            self.revision += 1
+            self._history.append(Changed(tuple(put), tuple(deleted), self.revision))
+
+
+def _matches(name: str, key: str, *, prefix: bool) -> bool:
+    return name.startswith(key) if prefix else name == key
