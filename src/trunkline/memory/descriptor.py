@@ -274,11 +274,11 @@ def _integers(kind: MemoryKind, rows: ArrayLike) -> Rows:
 
 def _not_uint64(array: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which rows of an object array hold anything but integers that fit; the rare path, in Python."""
-    fits = [
-        isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= int(value) < 2**64
-        for value in array.flat
-    ]
-    return np.logical_not(np.array(fits).reshape(array.shape).min(axis=1))
+    return np.array([not all(_is_uint64(value) for value in row) for row in array])
+
+
+def _is_uint64(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= int(value) < 2**64
 
 
 def _check(kind: MemoryKind, rows: Rows) -> None:
