@@ -24,8 +24,8 @@ MAX_PRESENCE_SIZE = 64 * 1024
 MAX_LABELS = 64
 """With marker, catalog and presence this stays under the 128 operations of an etcd transaction."""
 
-Sha256: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Count: TypeAlias = Annotated[int, Meta(ge=0, lt=2**63)]
+Sha256: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}\\Z")]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ShortText: TypeAlias = Annotated[str, Meta(max_length=255)]
 AttributeKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -41,11 +41,6 @@ class ContentRecord(msgspec.Struct, frozen=True):
     size: Count
     sha256: Sha256
 
-    @classmethod
-    def of(cls, content: bytes) -> ContentRecord:
-        """Describe a value."""
-        return cls(len(content), sha256(content).hexdigest())
-
     def describes(self, content: bytes) -> bool:
         """Return whether this is the record of ``content``."""
         return self.size == len(content) and self.sha256 == sha256(content).hexdigest()
@@ -59,6 +54,11 @@ class LabelRecord(ContentRecord, frozen=True):
     """
 
     generation: Count
+
+
+def content_record(content: bytes) -> ContentRecord:
+    """Return the record of a value."""
+    return ContentRecord(len(content), sha256(content).hexdigest())
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     format: Count
     min_reader: Count
-    incarnation: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    incarnation: Annotated[str, Meta(pattern="^[0-9a-f]{32}\\Z")]
     process: ProcessRecord = ProcessRecord()
     software: ShortText = ""
     backends: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=32)] = ()

@@ -1,0 +1,159 @@
+"""Fetching one label of one agent: read it, else wait for the store to say that it was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from trunkline.directory.listing import list_names
+from trunkline.directory.publication import Publication
+from trunkline.directory.watches import Watches
+from trunkline.errors import AgentNotFoundError, MetadataDecodeError, MetadataError, StoreError
+from trunkline.metadata.key import DEFAULT_LABEL, MetadataKey
+from trunkline.metadata.presence import FORMAT, Presence, decode_presence
+from trunkline.store.contract import Changed, Entry, Get, Interrupted, Store, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from trunkline.clock import Clock, Deadline
+
+SIMILAR_NAMES_TIMEOUT = 0.5
+"""Seconds that may be spent after the deadline to name similar agents."""
+
+_NOTHING = "nothing is published there"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """One look-up.
+
+    Attributes:
+        store: Where.
+        keys: The same agent and label in every namespace that is searched.
+        except_incarnations: Incarnations known to be gone: what they published is passed over.
+        clock: Measures waiting.
+    """
+
+    store: Store
+    keys: tuple[MetadataKey, ...]
+    except_incarnations: Collection[str]
+    clock: Clock
+
+    def run(self, deadline: Deadline) -> Publication:
+        """Return the publication, as soon as there is one.
+
+        All keys are read at one revision, then watched from that revision on: nothing written in between is
+        missed, and nothing is asked for again and again.
+
+        Raises:
+            AgentNotFoundError: There was none before the deadline.
+            MetadataError: The agent's record can't be read, or only by a newer version.
+            StoreError: The store did not answer the first read, or failed.
+        """
+        found, revision = self._read(deadline)
+        if isinstance(found, Publication):
+            return found
+        outage = ""
+        with Watches((self.store.watch(str(key), after=revision) for key in self.keys), self.clock) as watches:
+            while True:
+                event = watches.next(deadline.remaining())
+                if event is None:
+                    break
+                outage = event.reason if isinstance(event, Interrupted) else ""
+                if _is_put(event):
+                    found, _ = self._read(deadline)
+                    if isinstance(found, Publication):
+                        return found
+        raise self._not_found(found, outage, deadline)
+
+    def _read(self, deadline: Deadline) -> tuple[Publication | str, int]:
+        """Return the publication, or why there is none, and the revision of that answer."""
+        wanted = [(str(key), key.presence, *([key.catalog] if key.label == DEFAULT_LABEL else [])) for key in self.keys]
+        result = self.store.transact(
+            Transaction((), tuple(Get(name) for names in wanted for name in names)), timeout=deadline.remaining()
+        )
+        entries = {entry.key: entry for read in result.reads for entry in read}
+        answers = [self._examine(key, entries) for key in self.keys]
+        publications = [answer for answer in answers if isinstance(answer, Publication)]
+        if publications:
+            return max(publications, key=lambda each: (each.presence is not None, each.revision)), result.revision
+        reasons = [answer for answer in answers if isinstance(answer, str) and answer != _NOTHING]
+        return (reasons[0] if reasons else _NOTHING), result.revision
+
+    def _examine(self, key: MetadataKey, entries: dict[str, Entry]) -> Publication | str:
+        """Return what is published in one namespace, or why nothing is."""
+        metadata, record, catalog = (entries.get(name) for name in (str(key), key.presence, key.catalog))
+        if metadata is None:
+            return _NOTHING
+        if record is None:  # an agent of NIXL's own
+            return Publication(key.agent, key.label, metadata.value, None, None, metadata.mod_revision)
+        presence = _decode(record)
+        if presence.incarnation in self.except_incarnations:
+            return f"what is published is of incarnation {presence.incarnation[:8]}, which is gone"
+        if key.label not in presence.labels:
+            return f"{key} exists, but its agent's record does not know of it"
+        announced = presence.catalog if key.label == DEFAULT_LABEL else None
+        if announced is None:
+            catalog = None
+        is_whole = presence.labels[key.label].describes(metadata.value)
+        if announced is not None:
+            is_whole = is_whole and catalog is not None and announced.describes(catalog.value)
+        if not is_whole:
+            return f"{key} does not match its agent's record: another program has written there"
+        return Publication(
+            key.agent,
+            key.label,
+            metadata.value,
+            None if catalog is None else catalog.value,
+            presence,
+            metadata.mod_revision,
+        )
+
+    def _not_found(self, reason: str, outage: str, deadline: Deadline) -> AgentNotFoundError:
+        key = self.keys[0]
+        where = " or ".join(f"{each.namespace}/" for each in self.keys)
+        similar: list[str] = []
+        hint = "Check the name, and that both sides use the same store and namespace"
+        if outage:
+            reason = f"the store has been unreachable ({outage})"
+            hint = "Check the store"
+        else:
+            try:
+                names = list_names(self.store, key.namespace, timeout=SIMILAR_NAMES_TIMEOUT)
+                similar = [name for name in get_close_matches(key.agent, names) if name != key.agent]
+            except StoreError:
+                pass  # the names were a help, not the matter
+        return AgentNotFoundError(
+            f"agent {key.agent!r} (label {key.label!r}) was not found within {deadline.elapsed:.1f} s under {where} "
+            f"in {self.store.url}: {reason}. "
+            + (f"Similar names: {', '.join(map(repr, similar))}. " if similar else "")
+            + hint,
+            agent=key.agent,
+            key=str(key),
+            elapsed=deadline.elapsed,
+            similar=similar,
+        )
+
+
+def _is_put(event: object) -> bool:
+    """Return whether the key may hold a new value after this event."""
+    return not isinstance(event, Interrupted) and (not isinstance(event, Changed) or bool(event.put))
+
+
+def _decode(record: Entry) -> Presence:
+    try:
+        presence = decode_presence(record.value)
+    except MetadataDecodeError as error:
+        raise MetadataDecodeError(
+            f"the record {record.key} can't be read: {error}", field=error.field, key=record.key
+        ) from error
+    if not presence.is_readable:
+        raise MetadataError(
+            f"the record {record.key} is for readers of format {presence.min_reader}, this is {FORMAT}: "
+            "a newer Trunkline is needed to use that agent",
+            key=record.key,
+            min_reader=presence.min_reader,
+        )
+    return presence
