@@ -1,0 +1,213 @@
+"""Calls to whichever member of the cluster answers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+
+from trunkline.clock import SYSTEM_CLOCK, Clock, Deadline
+from trunkline.errors import ClosedError, ForkedError, StoreUnavailableError
+from trunkline.etcd.backoff import Backoff
+from trunkline.etcd.channel import Channel, Metadata
+from trunkline.etcd.failure import Failure, Kind, store_error
+from trunkline.etcd.messages import AUTHENTICATE, STATUS, Method
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trunkline.etcd.config import EtcdConfig
+
+ATTEMPT_TIMEOUT = 2.0
+_REQUIRE_LEADER = ("hasleader", "true")  # a member cut off from its leader then refuses instead of going stale
+
+
+class Stream(NamedTuple):
+    """A stream under way: its channel, the token it was opened with, and gRPC's call (an iterator of responses)."""
+
+    channel: Channel
+    token: str | None
+    call: Any
+
+
+class Connection:
+    """One channel per endpoint; sticks to one and goes on to the next when it fails.
+
+    Every call is bounded by its deadline. Within it each attempt has ``ATTEMPT_TIMEOUT`` seconds (doubled after
+    each round in which answers were too slow), and there is a pause once every endpoint was tried. Any thread
+    may use it; it holds no thread of its own.
+
+    Args:
+        config: Where and who.
+        clock: Measures deadlines and pauses.
+        open_channel: Makes the channel to an endpoint.
+    """
+
+    def __init__(
+        self,
+        config: EtcdConfig,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        open_channel: Callable[[str, EtcdConfig], Channel] = Channel,
+    ) -> None:
+        self.config = config
+        self._clock = clock
+        self._closed = threading.Event()
+        self._pid = os.getpid()
+        self._channels = [open_channel(endpoint, config) for endpoint in config.endpoints]
+        self._current = 0
+        self._has_answered = False
+        self._token: str | None = None  # None until authenticated; empty if the cluster has authentication off
+        self._token_lock = threading.Lock()  # held while authenticating, so that threads do it once
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this process is a forked child of the one that made the connection."""
+        return os.getpid() != self._pid
+
+    def check_process(self) -> None:
+        """Raise ForkedError in a forked child."""
+        if self.is_foreign:
+            raise ForkedError(
+                f"the client of etcd at {self.config.url} belongs to process {self._pid}, which forked; "
+                "open another one in the child",
+                url=self.config.url,
+                pid=self._pid,
+            )
+
+    def check_usable(self) -> None:
+        """Raise ForkedError in a forked child, ClosedError once closed."""
+        self.check_process()
+        if self._closed.is_set():
+            raise ClosedError(f"the client of etcd at {self.config.url} is closed", url=self.config.url)
+
+    def call(
+        self,
+        method: Method,
+        request: Any,
+        *,
+        deadline: Deadline,
+        operation: str,
+        key: bytes = b"",
+        repeat: bool = True,
+    ) -> Any:
+        """Send a request until it is answered.
+
+        Args:
+            method: What to call.
+            request: Its message.
+            deadline: When to give up.
+            operation: Name of the operation, for messages.
+            key: The key it is about, for messages.
+            repeat: Whether sending it twice does no harm. If not it is sent once, to an endpoint that answers.
+
+        Raises:
+            StoreUnavailableError: No endpoint answered in time; without ``repeat`` it may have been carried out.
+            StoreAuthError: Wrong or missing credentials or rights.
+            StoreLimitError: The request is too large.
+            StoreRequestError: etcd refused it otherwise; ``context["code"]`` is the gRPC status.
+            ClosedError: Closed, before or meanwhile.
+            ForkedError: Made by a parent process.
+        """
+        backoff = Backoff()
+        failures = slow = 0
+        token_was_renewed = False
+        while True:
+            self.check_usable()
+            if not repeat and not self._has_answered:
+                self.call(STATUS, STATUS.request(), deadline=deadline, operation=operation, key=key)
+            channel = self._channels[self._current]
+            attempt = ATTEMPT_TIMEOUT * 2 ** (slow // len(self._channels))
+            timeout = deadline.remaining(attempt if repeat else None)
+            token = None
+            try:
+                token = self._authenticated_token(channel, timeout)
+                response = channel.call(method, request, timeout, _metadata(token))
+            except grpc.RpcError as error:
+                self.check_usable()  # our own close cancels calls
+                failure, cause = Failure.of(error), error
+            except ValueError:  # what gRPC raises for a channel that was closed meanwhile
+                self.check_usable()
+                raise
+            else:
+                self._has_answered = True
+                return response
+            if failure.kind is Kind.TOKEN and token is not None and not token_was_renewed:
+                token_was_renewed = True
+                self.forget_token(token)
+                continue
+            final = store_error(
+                failure, operation=operation, key=key, url=self.config.url, endpoint=channel.endpoint, deadline=deadline
+            )
+            if not failure.is_passing:
+                raise final from cause
+            self.leave(channel)
+            if not repeat:
+                raise StoreUnavailableError(
+                    f"{final.message}; whether it was carried out is not known", **final.context
+                ) from cause
+            failures += 1
+            slow += failure.kind is Kind.TIMED_OUT
+            if failures >= len(self._channels):
+                self.pause(deadline.remaining(backoff.next_delay()))
+            if deadline.has_passed:
+                raise final from cause
+
+    def open_stream(self, method: Method, requests: Iterator[Any], *, operation: str) -> Stream:
+        """Open a stream in both directions on an endpoint that just answered.
+
+        Raises:
+            StoreError: As :meth:`call`, after the time for one attempt per endpoint.
+        """
+        deadline = Deadline(ATTEMPT_TIMEOUT * len(self._channels), self._clock)
+        self.call(STATUS, STATUS.request(), deadline=deadline, operation=operation)
+        channel, token = self._channels[self._current], self._token
+        return Stream(channel, token, channel.stream(method, requests, _metadata(token)))
+
+    def leave(self, channel: Channel) -> None:
+        """Go on to the next endpoint, unless another thread already did."""
+        self._has_answered = False
+        current = self._current
+        if self._channels[current] is channel:
+            self._current = (current + 1) % len(self._channels)
+
+    def pause(self, seconds: float | None) -> None:
+        """Wait before the next attempt; ends early when closed."""
+        self._clock.wait(self._closed, seconds)
+
+    def forget_token(self, token: str | None) -> None:
+        """Authenticate again before the next call, unless another thread already did."""
+        with self._token_lock:
+            if self._token == token:
+                self._token = None
+
+    def _authenticated_token(self, channel: Channel, timeout: float | None) -> str | None:
+        if self._token is not None or not self.config.username:
+            return self._token
+        with self._token_lock:
+            if self._token is None:
+                request = AUTHENTICATE.request(name=self.config.username, password=self.config.password)
+                try:
+                    self._token = channel.call(AUTHENTICATE, request, timeout, _metadata(None)).token
+                except grpc.RpcError as error:
+                    if "authentication is not enabled" not in Failure.of(error).details:
+                        raise
+                    self._token = ""
+            return self._token
+
+    def close(self) -> None:
+        """Close all channels; calls under way raise ClosedError. Idempotent; does nothing in a forked child."""
+        if self.is_foreign or self._closed.is_set():
+            return
+        self._closed.set()
+        for channel in self._channels:
+            channel.close()
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.config.url} at {self._channels[self._current].endpoint}>"
+
+
+def _metadata(token: str | None) -> Metadata:
+    return (_REQUIRE_LEADER, ("token", token)) if token else (_REQUIRE_LEADER,)

@@ -1,0 +1,296 @@
+"""The one stream that carries all watches of a client.
+
+Two threads work on it. Ours, started by the first watch, opens streams and takes in what they bring. gRPC's own
+sender pulls requests from the generator :meth:`WatchStream._requests`: there the listings are made that watches
+need before they can follow, so that reading never waits for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from trunkline.clock import Clock, Deadline
+from trunkline.errors import ClosedError, StoreAuthError, StoreError, StoreUnavailableError
+from trunkline.etcd.backoff import Backoff
+from trunkline.etcd.failure import Failure, Kind, classify, store_error
+from trunkline.etcd.messages import WATCH
+from trunkline.etcd.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trunkline.etcd.connection import Connection, Stream
+    from trunkline.etcd.value import Listing
+
+RELIST_SPREAD = 0.5  # seconds over which clients spread their listings after history was lost
+_LIST_TIMEOUT = 60.0
+_NO_WATCH = -1  # the id newer servers give to a watcher they refused to create
+
+_log = logging.getLogger(__name__)
+
+
+class _Attachment:
+    """What one stream carries: which watches, under which server-side ids. Guarded by the stream's lock."""
+
+    def __init__(self) -> None:
+        self.watches: dict[int, Watch] = {}
+        self.awaiting_created: deque[int] = deque()
+        self.to_cancel: deque[int] = deque()
+        self.is_over = False
+        self.has_answered = False
+        self.has_requests = threading.Event()  # wakes the sender
+        self._call: Any = None
+        self._last_id = 0
+
+    def begin(self, call: Any) -> None:
+        """Take gRPC's call, which may be over already."""
+        self._call = call
+        if self.is_over:
+            call.cancel()
+
+    def end(self) -> None:
+        """Give the stream up: wakes its reader and its sender. Idempotent."""
+        self.is_over = True
+        self.has_requests.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    def attach(self, watch: Watch) -> int:
+        """Take a watch on and return its new id."""
+        self._last_id += 1
+        self.watches[self._last_id] = watch
+        self.awaiting_created.append(self._last_id)
+        return self._last_id
+
+    def detach(self, watch: Watch) -> None:
+        """Forget a watch and have its server-side watcher cancelled."""
+        for watch_id in [number for number, attached in self.watches.items() if attached is watch]:
+            del self.watches[watch_id]
+            self.to_cancel.append(watch_id)
+        self.has_requests.set()
+
+    def has(self, watch: Watch) -> bool:
+        """Whether the watch has an id."""
+        return any(attached is watch for attached in self.watches.values())
+
+
+class WatchStream:
+    """Carries any number of watches over one stream, and opens it again as often as it breaks.
+
+    Args:
+        connection: Where streams are opened. Closing it is left to its owner.
+        clock: Measures pauses and time-outs.
+        list_range: Reads a range, for watches that must list.
+    """
+
+    def __init__(
+        self, connection: Connection, clock: Clock, list_range: Callable[[bytes, bytes, float], Listing]
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._list_range = list_range
+        self._lock = threading.Lock()  # guards all below and the state of every watch
+        self._watches: list[Watch] = []
+        self._attachment = _Attachment()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._has_watches = threading.Event()
+
+    def open_watch(self, key: bytes, range_end: bytes, after: int | None) -> Watch:
+        """Begin a watch; returns at once."""
+        watch = Watch(
+            key,
+            range_end,
+            after,
+            clock=self._clock,
+            lock=self._lock,
+            check_process=self._connection.check_process,
+            on_demand=self._wake_sender,
+            on_close=self._close_watch,
+        )
+        with self._lock:
+            self._connection.check_usable()
+            self._watches.append(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="trunkline-etcd-watch", daemon=True)
+                self._thread.start()
+        self._has_watches.set()
+        self._wake_sender()
+        return watch
+
+    def close(self) -> None:
+        """End all watches, close the connection and join the thread (unless called on it). Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            for watch in self._watches:
+                watch.end()
+            self._watches.clear()
+            self._attachment.end()
+            thread = self._thread
+        self._has_watches.set()
+        self._connection.close()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _close_watch(self, watch: Watch) -> None:
+        with self._lock:
+            if watch in self._watches:
+                self._watches.remove(watch)
+            self._attachment.detach(watch)
+
+    def _wake_sender(self) -> None:
+        with self._lock:
+            self._attachment.has_requests.set()
+
+    def _run(self) -> None:
+        backoff = Backoff()
+        while (attachment := self._next_attachment()) is not None:
+            try:
+                stream = self._connection.open_stream(WATCH, self._requests(attachment), operation="watch")
+            except ClosedError:
+                return
+            except StoreAuthError as error:
+                self._fail_all(error)
+                continue
+            except StoreError as error:
+                reason = str(error)
+            else:
+                reason = self._read(stream, attachment)
+            if attachment.has_answered:
+                backoff.reset()
+            else:
+                self._interrupt_all(reason)
+                self._connection.pause(backoff.next_delay())
+
+    def _next_attachment(self) -> _Attachment | None:
+        """Wait until there is a watch to carry; None once closed."""
+        while True:
+            with self._lock:
+                if self._is_closed:
+                    return None
+                if self._watches:
+                    self._attachment = _Attachment()
+                    return self._attachment
+                self._has_watches.clear()
+            self._clock.wait(self._has_watches, None)
+
+    def _read(self, stream: Stream, attachment: _Attachment) -> str:
+        """Take in responses until the stream ends; return why it did."""
+        with self._lock:
+            attachment.begin(stream.call)
+        try:
+            for response in stream.call:
+                with self._lock:
+                    attachment.has_answered = True
+                    self._take_response(attachment, response, stream)
+            reason = "the server ended the stream"
+        except grpc.RpcError as error:
+            failure = Failure.of(error)
+            reason = f"{stream.channel.endpoint}: {failure.code}: {failure.details}"
+        with self._lock:
+            attachment.end()
+        _log.info("watch stream of etcd at %s ended: %s", self._connection.config.url, reason)
+        self._connection.leave(stream.channel)
+        return reason
+
+    def _take_response(self, attachment: _Attachment, response: Any, stream: Stream) -> None:
+        watch_id = response.watch_id
+        if response.created and attachment.awaiting_created:
+            first = attachment.awaiting_created.popleft()  # the server answers in order
+            watch_id = first if watch_id == _NO_WATCH else watch_id
+        watch = attachment.watches.get(watch_id)
+        if watch is None:  # closed meanwhile
+            return
+        if not response.canceled:
+            watch.take_response(response)
+            if watch.must_list:
+                attachment.detach(watch)
+            return
+        del attachment.watches[watch_id]
+        kind = classify(response.cancel_reason, Kind.UNAVAILABLE)
+        if kind in {Kind.AUTH, Kind.TOKEN}:
+            self._take_denial(watch, response.cancel_reason, stream, attachment)
+        else:
+            _log.info("etcd cancelled the watch of %r: %s", watch.key, response.cancel_reason or "compacted")
+            watch.lose_history()
+            attachment.has_requests.set()
+
+    def _take_denial(self, watch: Watch, reason: str, stream: Stream, attachment: _Attachment) -> None:
+        """A stream keeps the token it was opened with; when that has expired, new watches are denied."""
+        if stream.token and not watch.was_denied:
+            watch.was_denied = True
+            self._connection.forget_token(stream.token)
+            attachment.end()
+            return
+        error = store_error(
+            Failure(Kind.AUTH, "PERMISSION_DENIED", reason),
+            operation="watch",
+            key=watch.key,
+            url=self._connection.config.url,
+            endpoint=stream.channel.endpoint,
+            deadline=Deadline(None, self._clock),
+        )
+        self._fail(watch, error)
+
+    def _requests(self, attachment: _Attachment) -> Iterator[Any]:
+        """Yield what to send on a stream, until it is over. Runs on gRPC's sender thread."""
+        while True:
+            with self._lock:
+                if attachment.is_over:
+                    return
+                request, watch = self._next_request(attachment)
+                if request is None and watch is None:
+                    attachment.has_requests.clear()
+            if request is not None:
+                yield request
+            elif watch is not None:
+                self._list(watch, attachment)
+            else:
+                self._clock.wait(attachment.has_requests, None)
+
+    def _next_request(self, attachment: _Attachment) -> tuple[Any, Watch | None]:
+        """Return what to send; or the watch that must list before anything can be sent for it."""
+        if attachment.to_cancel:
+            return WATCH.request(cancel_request={"watch_id": attachment.to_cancel.popleft()}), None
+        watch = next((each for each in self._watches if not each.is_stalled and not attachment.has(each)), None)
+        if watch is None or watch.must_list:
+            return None, watch
+        return watch.create_request(attachment.attach(watch)), None
+
+    def _list(self, watch: Watch, attachment: _Attachment) -> None:
+        if watch.has_history:
+            self._connection.pause(random.uniform(0, RELIST_SPREAD))  # noqa: S311 - no secret depends on it
+        try:
+            listing = self._list_range(watch.key, watch.range_end, _LIST_TIMEOUT)
+        except (StoreUnavailableError, ClosedError):
+            with self._lock:
+                attachment.end()  # its reader goes on from here
+        except StoreError as error:
+            with self._lock:
+                self._fail(watch, error)
+        else:
+            with self._lock:
+                if not attachment.is_over:  # else the next stream lists again
+                    watch.take_listing(listing)
+
+    def _fail(self, watch: Watch, error: StoreError) -> None:
+        watch.fail(error)
+        if watch in self._watches:
+            self._watches.remove(watch)
+
+    def _interrupt_all(self, reason: str) -> None:
+        with self._lock:
+            for watch in self._watches:
+                watch.interrupt(reason)
+
+    def _fail_all(self, error: StoreError) -> None:
+        with self._lock:
+            for watch in self._watches:
+                watch.fail(error)
+            self._watches.clear()

