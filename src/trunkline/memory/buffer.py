@@ -17,7 +17,7 @@ from trunkline.memory.dtype import DTYPES, NAME_OF_ALIAS
 from trunkline.memory.kind import MemoryKind
 
 _TORCH_KINDS = {"cpu": MemoryKind.DRAM, "cuda": MemoryKind.VRAM}  # torch calls ROCm's devices cuda, too
-_TORCH_METHODS = ("data_ptr", "element_size", "numel", "is_contiguous", "device", "dtype", "shape")
+_TORCH_METHODS = ("data_ptr", "element_size", "is_contiguous")
 _SOURCES = (
     "numpy arrays, torch tensors, objects with __dlpack__ or __cuda_array_interface__, bytes-like objects "
     "and (address, length, device)"
@@ -57,7 +57,8 @@ def buffer_of(source: Any, *, kind: MemoryKind | None = None) -> Buffer:
         source: A C-contiguous numpy array, torch tensor or other array with ``__dlpack__`` or
             ``__cuda_array_interface__`` (which names no device: the first GPU is assumed unless the object has
             ``__dlpack_device__``); a bytes-like object (bytes, bytearray, memoryview, mmap, array.array, ctypes);
-            or a tuple (address, length, device), as in NIXL also with a text behind it, which is ignored.
+            a tuple (address, length, device), as in NIXL also with a text behind it, which is ignored;
+            or a Buffer, as :func:`trunkline.memory.typed.typed` makes.
         kind: Kind of memory: needed for a tuple that is not DRAM; otherwise the object's own kind is checked.
 
     Raises:
@@ -66,7 +67,9 @@ def buffer_of(source: Any, *, kind: MemoryKind | None = None) -> Buffer:
     """
     if isinstance(source, tuple):
         return _of_tuple(source, MemoryKind.DRAM if kind is None else kind)
-    if isinstance(source, np.ndarray):
+    if isinstance(source, Buffer):
+        buffer = source
+    elif isinstance(source, np.ndarray):
         buffer = _of_numpy(source)
     elif all(hasattr(source, name) for name in _TORCH_METHODS):
         buffer = _of_torch(source)
