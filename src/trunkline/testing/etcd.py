@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from trunkline.etcd.server import EtcdServer, free_port, packaged_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
     from types import TracebackType
 
 __all__ = ["EtcdCluster", "EtcdServer", "TcpProxy", "etcd_binaries"]
@@ -126,8 +126,7 @@ class TcpProxy:
     ) -> None:
         self.close()
 
-    def _start(self, target: object, *arguments: object) -> None:
-        assert callable(target)
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name="tcp-proxy", daemon=True)
         self._threads.append(thread)
         thread.start()
