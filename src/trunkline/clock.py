@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-import threading
+import enum
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import threading
+
+
+class UseDefault(enum.Enum):
+    """The type of ``DEFAULT``: as a timeout it stands for the agent's own."""
+
+    DEFAULT = "default"
+
+    def __repr__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT: Final = UseDefault.DEFAULT
+
+Timeout: TypeAlias = float | UseDefault | None
+"""Seconds; None to wait for ever; ``DEFAULT`` for the agent's default."""
 
 
 class Clock(Protocol):

@@ -9,6 +9,7 @@
     │   ├── UnsupportedBufferError    not a buffer we can take an address of (also TypeError)
     │   ├── DescriptorError           a descriptor list that is not well formed (also ValueError)
     │   ├── NotRegisteredError        a local range outside registered memory (also ValueError)
+    │   ├── ReadOnlyMemoryError       memory that can't be filled (also ValueError)
     │   └── MemoryInUseError          deregistering under a posted transfer
     ├── MetadataError
     │   ├── MetadataDecodeError       bytes that are not what they should be (also ValueError)
@@ -103,6 +104,10 @@ class DescriptorError(MemoryRegistrationError, ValueError):
 
 class NotRegisteredError(MemoryRegistrationError, ValueError):
     """A local range does not lie within registered memory."""
+
+
+class ReadOnlyMemoryError(MemoryRegistrationError, ValueError):
+    """The memory may be read by transfers, not filled."""
 
 
 class MemoryInUseError(MemoryRegistrationError):

@@ -39,6 +39,18 @@ class RemoteKeys:
         """Return the keys of some rows; the buffer is shared."""
         return RemoteKeys(self.data, self.offset[rows], self.size[rows])
 
+    def equal_rows(self, other: RemoteKeys) -> NDArray[np.bool_]:
+        """Return for each row whether its key is the same as the other's key in that row (equal counts)."""
+        equal: NDArray[np.bool_] = self.size == other.size
+        rows = np.flatnonzero(equal & (self.size > 0))
+        size = self.size[rows]
+        owner = np.repeat(rows, size)
+        step = np.arange(len(owner)) - np.repeat(np.cumsum(size) - size, size)
+        mine = np.frombuffer(self.data, np.uint8)[np.repeat(self.offset[rows], size) + step]
+        theirs = np.frombuffer(other.data, np.uint8)[np.repeat(other.offset[rows], size) + step]
+        equal[owner[mine != theirs]] = False
+        return equal
+
     def __len__(self) -> int:
         return len(self.offset)
 

@@ -1,0 +1,484 @@
+"""The agent: it owns memory, backends and peers, and wires directory and transfers together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any, Self, overload
+
+from trunkline.agent.lifetime import let_go, watch_over
+from trunkline.agent.local_memory import LocalMemory, Registration
+from trunkline.agent.opening import open_engine
+from trunkline.agent.pair import PreparedPair, prepare_pair
+from trunkline.agent.peers import Peers
+from trunkline.agent.record import record_of_bytes, record_of_publication
+from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
+from trunkline.config import Settings
+from trunkline.errors import ConfigurationError, NoStoreError, TrunklineError
+from trunkline.metadata.card import Card, encode_card
+from trunkline.metadata.catalog import encode_catalog
+from trunkline.metadata.codec import encode
+from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from trunkline.agent.peer import Peer
+    from trunkline.agent.tensor import LocalTensor, TensorGroup
+    from trunkline.backend.contract import Backend, BackendPeer
+    from trunkline.directory.directory import Directory
+    from trunkline.directory.session import Session
+    from trunkline.memory.descriptor import DescriptorList
+    from trunkline.memory.kind import MemoryKind
+    from trunkline.store.contract import Store
+    from trunkline.transfer.handle import TransferHandle
+    from trunkline.transfer.inbox import Notification
+
+DRAIN = 0.1
+"""Seconds that deregistering and closing wait for peers to have heard of it: a watch event takes about a
+millisecond on one network; the rest is margin."""
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """A process's participant: registers memory, finds peers by name, reads and writes theirs.
+
+    Opening claims the name in the store (if there is one) and starts one progress thread. Close it, or use it as a
+    context manager; an agent that is dropped open warns. Every method may be called from any thread. After a fork it
+    can't be used in the child.
+
+    Args:
+        name: Unique name in the namespace: no leading dot, no slash, at most 255 bytes.
+        store: Where agents find each other: a URL (``etcd://host:2379``), or an open Store, which stays the caller's.
+            Without it ``NIXL_ETCD_ENDPOINTS`` counts; without that there is no store, and only the side channel works.
+        namespace: Key prefix that separates deployments; else ``NIXL_ETCD_NAMESPACE``, else ``/nixl/agents``.
+        attributes: Free key/value pairs that peers see.
+        backends: Names of backends, in order of preference, or open ones (the agent closes them).
+        devices: Network interfaces that UCX may use, as ``UCX_NET_DEVICES``; None leaves that to UCX.
+        ttl: Seconds until peers of a killed agent see its keys vanish; else ``TRUNKLINE_SESSION_TTL``, else 30.
+        takeover: Replace a live agent of the same name instead of failing.
+        timeout: Default for all waiting calls, in seconds; None waits for ever.
+        grace: Seconds a cancelled transfer may drain before its connection is closed by force.
+        clock: For tests.
+
+    Raises:
+        ConfigurationError: A name, URL or setting can't be used.
+        BackendUnavailableError: A backend can't be used here.
+        StoreUnavailableError: The store did not answer in time.
+        AgentNameInUseError: A live agent has the name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        store: str | Store | None = None,
+        namespace: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        backends: Sequence[str | Backend] = ("ucx",),
+        devices: str | None = None,
+        ttl: float | None = None,
+        takeover: bool = False,
+        timeout: float | None = 30.0,
+        grace: float = 1.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._closed: bool = True  # until everything is open; __del__ looks at it
+        settings = Settings.from_environment()
+        namespace = namespace or settings.namespace or DEFAULT_NAMESPACE
+        MetadataKey(namespace, name)  # refuses what can't be a key
+        self.name = name
+        self.incarnation = os.urandom(16).hex()
+        self.attributes = dict(attributes or {})
+        self.timeout = timeout
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._close_lock = threading.Lock()
+        self._published: set[str] = set()
+        self._directory: Directory | None = None
+        self._session: Session | None = None
+        self._own_store: Store | None = None
+        self.engine = open_engine(self, backends, devices=devices, timeout=timeout, grace=grace)
+        self._memory = LocalMemory(name, self.engine.backends, self.engine.home.section)
+        self._peers = Peers(name, timeout=timeout)
+        try:
+            store = store if store is not None else settings.store
+            if store is not None:
+                self._join(store, namespace, ttl or settings.session_ttl, takeover=takeover)
+        except BaseException:
+            self.engine.close(Deadline(0.0))
+            if self._own_store is not None:
+                self._own_store.close()
+            raise
+        self._closed = False
+        watch_over(self)
+
+    # -- memory ------------------------------------------------------------------------------------------------
+
+    @overload
+    def register(self, memory: DescriptorList, *, name: None = None, kind: None = None) -> Registration: ...
+
+    @overload
+    def register(
+        self, memory: Mapping[str, Any], *, name: str, kind: MemoryKind | None = None
+    ) -> TensorGroup[LocalTensor]: ...
+
+    @overload
+    def register(self, memory: Any, *, name: str | None = None, kind: MemoryKind | None = None) -> LocalTensor: ...
+
+    def register(self, memory: Any, *, name: str | None = None, kind: MemoryKind | None = None) -> Any:
+        """Make memory usable in transfers. Nothing is copied; its owner is kept alive until :meth:`deregister`.
+
+        Args:
+            memory: A bytes-like object, a numpy array, a torch tensor, anything with DLPack or
+                ``__cuda_array_interface__``, an (address, length, device) triple, a mapping of such (a model's
+                state, one tensor per layer), or a DescriptorList of raw segments.
+            name: What peers find it by; a mapping's members become ``name/key``. Publish to let them know.
+            kind: Kind of memory, where the object doesn't say.
+
+        Returns:
+            A LocalTensor, for a mapping a TensorGroup, for a DescriptorList a Registration.
+
+        Raises:
+            UnsupportedBufferError: There is no contiguous memory whose address could be taken.
+            MemoryRegistrationError: The name is taken, or a backend refused.
+            NoBackendError: No backend takes this kind of memory.
+        """
+        self.engine.check_open()
+        with self._lock:
+            return self._memory.register(memory, name=name, kind=kind)
+
+    def deregister(
+        self,
+        memory: LocalTensor | TensorGroup[LocalTensor] | Registration,
+        *,
+        drain: float = DRAIN,
+        timeout: Timeout = DEFAULT,
+    ) -> None:
+        """Take memory back. The memory must stay mapped until this returns.
+
+        If it was published, it is withdrawn first, and peers get ``drain`` seconds to hear of it. Remote agents are
+        kept out by their own Trunkline only: UCX lets a peer that has not heard write to memory that is no longer
+        registered.
+
+        Args:
+            memory: What :meth:`register` returned, or any view of it (all of that registration goes).
+            drain: Seconds for peers to hear of it.
+            timeout: Seconds in all.
+
+        Raises:
+            NotRegisteredError: It is not registered.
+            MemoryInUseError: A transfer of this agent still uses it at the deadline; it stays registered.
+            StoreError, DirectoryError: It could not be withdrawn; it stays registered.
+        """
+        self.engine.check_open()
+        deadline = self._deadline(timeout)
+        with self._lock:
+            registration = self._memory.find(memory)
+            self._memory.hide(registration)
+            try:
+                if DEFAULT_LABEL in self._published:
+                    self.publish(timeout=deadline.remaining())
+                    self._clock.wait(threading.Event(), deadline.remaining(at_most=drain))
+                for (backend, _), slots in registration.slots.items():
+                    self.engine.check_unused(backend, slots, deadline)
+            except BaseException:
+                self._memory.show(registration)
+                raise
+            self._memory.drop(registration)
+
+    # -- phone book --------------------------------------------------------------------------------------------
+
+    def publish(self, *, timeout: Timeout = DEFAULT) -> int:
+        """Let peers know of this agent and its memory; returns the store's revision once the store has answered.
+
+        Raises:
+            NoStoreError: The agent has no store.
+            StoreError: The store could not be reached or refused.
+            SessionLostError, SupersededError: The agent's lease ran out, or another took its name.
+        """
+        session = self._require_session()
+        with self._lock:
+            revision = session.publish(
+                self.local_metadata(),
+                catalog=encode_catalog(self._memory.catalog()),
+                timeout=self._deadline(timeout).remaining(),
+            )
+            self._published.add(DEFAULT_LABEL)
+            return revision
+
+    def withdraw(self, *, timeout: Timeout = DEFAULT) -> int:
+        """Take back what was published, and keep the name; returns the store's revision.
+
+        Raises:
+            As :meth:`publish`.
+        """
+        session = self._require_session()
+        with self._lock:
+            revision = session.withdraw(timeout=self._deadline(timeout).remaining())
+            self._published.clear()
+            return revision
+
+    def fetch(self, name: str, *, timeout: Timeout = DEFAULT) -> Peer:
+        """Find an agent by name and load it, waiting for it if it is not there yet.
+
+        An incarnation that this agent has seen die is not returned: the next one is waited for. Fetching again brings a
+        loaded peer up to date.
+
+        Raises:
+            NoStoreError: The agent has no store.
+            AgentNotFoundError: Nobody of that name published in time (also a LookupError and a TimeoutError).
+            MetadataDecodeError, MetadataMismatchError: What lies under the name can't be used.
+            NoBackendError: There is no backend in common.
+        """
+        self.engine.check_open()
+        if name == self.name:
+            raise ConfigurationError(f"agent {name!r} can't fetch itself: its own memory is at hand", agent=name)
+        publication = self._require_directory().fetch(
+            name,
+            timeout=self._deadline(timeout).remaining(),
+            except_incarnations=self._peers.dead_incarnations(name),
+        )
+        return self._peers.load(self.engine, record_of_publication(publication))
+
+    # -- side channel ------------------------------------------------------------------------------------------
+
+    def card(self) -> bytes:
+        """Return everything a peer needs, to be carried by the application: metadata, catalog, attributes."""
+        self.engine.check_open()
+        with self._lock:
+            return encode_card(
+                Card(
+                    agent=self.name,
+                    incarnation=self.incarnation,
+                    metadata=self.local_metadata(),
+                    catalog=encode_catalog(self._memory.catalog()),
+                    attributes=self.attributes,
+                )
+            )
+
+    def local_metadata(self) -> bytes:
+        """Return the metadata alone, as NIXL's agents understand it (``add_remote_agent``)."""
+        self.engine.check_open()
+        with self._lock:
+            return encode(self._memory.metadata())
+
+    def load_peer(self, data: bytes) -> Peer:
+        """Load a peer from a card, or from the raw metadata of a NIXL agent.
+
+        Raises:
+            MetadataDecodeError: The bytes are neither.
+            MetadataMismatchError: It is this agent's own.
+            NoBackendError: There is no backend in common.
+        """
+        self.engine.check_open()
+        return self._peers.load(self.engine, record_of_bytes(data))
+
+    def peer(self, name: str) -> Peer:
+        """Return the loaded peer of that name; raises UnknownPeerError if there is none."""
+        return self._peers.get(name)
+
+    def unload_peer(self, name: str) -> None:
+        """Forget a peer. Transfers to it end now, as failed; raises UnknownPeerError if there is none."""
+        self.engine.check_open()
+        self._peers.unload(self.engine, name, "unloaded")
+
+    # -- transfers ---------------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        remote: Any,
+        *,
+        into: Any = None,
+        peer: str | Peer | None = None,
+        notify: bytes | None = None,
+        tag: Any = None,
+        deadline: float | None = None,
+    ) -> TransferHandle:
+        """Start to read a peer's memory into this agent's; returns at once.
+
+        Args:
+            remote: A view of the peer's memory (``peer[name]``, indexed or not), or a list of (remote, local) pairs of
+                views (then ``into`` must be None), or a DescriptorList.
+            into: A view of registered memory with the same shape and dtype; a DescriptorList beside one.
+            peer: Whose memory a DescriptorList describes; views know.
+            notify: A message for the peer, delivered after the data has been read.
+            tag: Anything; the transfer will then also be returned by :meth:`take_finished`.
+            deadline: Seconds after which the transfer is stopped, if it has not ended; its bytes are then undefined.
+
+        Raises:
+            ShapeMismatchError: The two sides don't fit.
+            NotRegisteredError, SegmentNotFoundError: A block lies outside registered memory, here or there.
+            UnsupportedBufferError: A side is not a view of registered memory.
+            ReadOnlyMemoryError: ``into`` can't be filled.
+            PeerGoneError: The peer is gone.
+        """
+        if into is None and isinstance(remote, list):
+            remote, into = None, [(mine, theirs) for theirs, mine in remote]
+        return self._prepare(into, remote, peer).read(notify=notify, tag=tag, deadline=deadline)
+
+    def write(
+        self,
+        local: Any,
+        *,
+        to: Any = None,
+        peer: str | Peer | None = None,
+        notify: bytes | None = None,
+        tag: Any = None,
+        deadline: float | None = None,
+    ) -> TransferHandle:
+        """Start to write this agent's memory into a peer's; returns at once.
+
+        Arguments and errors are those of :meth:`read`, with a list being of (local, remote) pairs. What the peer's
+        memory holds is undefined until the transfer is DONE, and after it was cancelled or failed.
+        """
+        return self._prepare(local, to, peer).write(notify=notify, tag=tag, deadline=deadline)
+
+    def prepare(self, local: Any, remote: Any, *, peer: str | Peer | None = None) -> PreparedPair:
+        """Fix two sides once, to read and write blocks of them again and again.
+
+        Args:
+            local: A view of registered memory, or a DescriptorList.
+            remote: A view of the same peer's memory with the same row shape and dtype, or a DescriptorList.
+            peer: Whose memory a DescriptorList describes.
+
+        Raises:
+            As :meth:`read`.
+        """
+        return self._prepare(local, remote, peer)
+
+    def take_finished(self) -> list[TransferHandle]:
+        """Return the tagged transfers that ended since the last call, each once. Returns at once, maybe empty."""
+        return self.engine.take_finished()
+
+    # -- notifications -----------------------------------------------------------------------------------------
+
+    def notify(self, peer: str | Peer, payload: bytes) -> None:
+        """Send a message to a peer; returns at once. It needs no memory and no transfer.
+
+        Raises:
+            UnknownPeerError, PeerGoneError: There is no such peer (any more).
+            BackendError: No backend to that peer carries notifications, or the payload is too large for it.
+        """
+        found = self.peer(peer) if isinstance(peer, str) else peer
+        self.engine.notify(found.target, payload)
+
+    def take_notifications(self) -> list[Notification]:
+        """Return what arrived, oldest first, maybe nothing. Returns at once.
+
+        Raises:
+            NotificationOverflowError: Some had to be dropped since the last call; the next call returns the rest.
+        """
+        self.engine.take_notifications()
+        return self.engine.inbox.take()
+
+    def wait_notification(
+        self, *, matches: Callable[[Notification], bool] | None = None, timeout: Timeout = DEFAULT
+    ) -> Notification:
+        """Wait for the oldest notification (that matches) and return it; others stay.
+
+        Raises:
+            DeadlineError: None came in time.
+            NotificationOverflowError: As in :meth:`take_notifications`.
+            ClosedError: The agent was closed meanwhile.
+        """
+        return self.engine.wait_notification(self._deadline(timeout), matches)
+
+    # -- end ---------------------------------------------------------------------------------------------------
+
+    def close(self, timeout: Timeout = DEFAULT, *, drain: float = DRAIN) -> None:
+        """Withdraw, let peers hear of it, end transfers, close connections. Idempotent; never raises for a store
+        that is away: its keys then vanish with the lease.
+
+        Args:
+            timeout: Seconds in all; what does not drain in time is ended by force.
+            drain: Seconds for peers to hear of it, if anything was published.
+        """
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+        let_go(self)
+        deadline = self._deadline(timeout)
+        if self._session is not None:
+            try:
+                self._session.close(timeout=deadline.remaining())
+            except TrunklineError as error:
+                log.warning("agent %r: its keys stay until the lease ends: %s", self.name, error)
+            if self._published:
+                self._clock.wait(threading.Event(), deadline.remaining(at_most=drain))
+        self.engine.close(deadline)
+        self._peers.close()
+        if self._own_store is not None:
+            self._own_store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._closed:
+            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=1, source=self)
+            self.close(timeout=0.0)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._memory)} registrations, {len(self._peers.all())} peers"
+        return f"<Agent {self.name!r}, {state}>"
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _prepare(self, local: Any, remote: Any, peer: str | Peer | None) -> PreparedPair:
+        self.engine.check_open()
+        found = self.peer(peer) if isinstance(peer, str) else peer
+        target = found.target if found is not None else None
+        return prepare_pair(self.engine, local, remote, target)
+
+    def _join(self, store: str | Store, namespace: str, ttl: float, *, takeover: bool) -> None:
+        from trunkline.directory.directory import Directory
+        from trunkline.store.registry import open_store
+
+        if isinstance(store, str):
+            self._own_store = store = open_store(store)
+        self._directory = Directory(store, namespace=namespace, clock=self._clock)
+        self._session = self._directory.open_session(
+            self.name,
+            incarnation=self.incarnation,
+            ttl=ttl,
+            attributes=self.attributes,
+            backends=list(self.engine.backends),
+            takeover=takeover,
+            timeout=self.timeout,
+        )
+
+    def _deadline(self, timeout: Timeout) -> Deadline:
+        return Deadline(self.timeout if timeout is DEFAULT else timeout, self._clock)
+
+    def _require_directory(self) -> Directory:
+        self.engine.check_open()
+        if self._directory is None:
+            raise NoStoreError(
+                f"agent {self.name!r} has no store: pass store= or set NIXL_ETCD_ENDPOINTS; to try: trunkline etcd"
+            )
+        return self._directory
+
+    def _require_session(self) -> Session:
+        self._require_directory()
+        if self._session is None:
+            raise NoStoreError(f"agent {self.name!r} has no session")
+        return self._session
+
+    def _after_fork(self) -> None:
+        self._closed = True
+        self.engine.after_fork()
+
+    def _link_failed(self, link: BackendPeer) -> None:
+        if not self._closed:
+            self._peers.link_failed(self.engine, link)

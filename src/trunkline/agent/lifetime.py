@@ -1,0 +1,43 @@
+"""What happens to open agents when the process forks or ends."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trunkline.agent.agent import Agent
+
+EXIT_TIMEOUT = 2.0
+"""Seconds that closing an agent may take while the interpreter exits."""
+
+_open_agents: weakref.WeakSet[Agent] = weakref.WeakSet()
+_hooked = False
+
+
+def watch_over(agent: Agent) -> None:
+    """Close the agent at exit, and make it unusable in forked children."""
+    global _hooked  # noqa: PLW0603 - the hooks can be installed once per process only
+    if not _hooked:
+        _hooked = True
+        atexit.register(_close_all)
+        os.register_at_fork(after_in_child=_forsake_all)
+    _open_agents.add(agent)
+
+
+def let_go(agent: Agent) -> None:
+    """The agent was closed."""
+    _open_agents.discard(agent)
+
+
+def _close_all() -> None:
+    for agent in list(_open_agents):
+        agent.close(timeout=EXIT_TIMEOUT)
+
+
+def _forsake_all() -> None:
+    for agent in list(_open_agents):
+        agent._after_fork()  # noqa: SLF001 - the agent's own hook
+    _open_agents.clear()

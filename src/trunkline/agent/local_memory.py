@@ -1,0 +1,242 @@
+"""The memory an agent registered: with which backends, under which names, and what keeps it alive."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trunkline.agent.tensor import LocalTensor, TensorGroup
+from trunkline.backend.contract import RemoteBackend
+from trunkline.errors import ConfigurationError, MemoryRegistrationError, NoBackendError, NotRegisteredError
+from trunkline.memory.buffer import Buffer, buffer_of
+from trunkline.memory.descriptor import DescriptorList
+from trunkline.metadata.catalog import Catalog, TensorEntry, item_bits
+from trunkline.metadata.model import AgentMetadata, SectionMetadata
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from trunkline.backend.contract import Backend, Slots
+    from trunkline.memory.kind import MemoryKind
+    from trunkline.memory.section import Section
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registration:
+    """Memory registered in one call.
+
+    Attributes:
+        number: Tells registrations of one agent apart.
+        name: The name peers see in the catalog, or None.
+        descriptors: The registered segments.
+        slots: The backends' numbers for them, by backend name.
+        entries: What the catalog says of it.
+        group: Whether the name stands for a group of tensors.
+        owners: What keeps the memory alive.
+    """
+
+    number: int
+    name: str | None
+    descriptors: tuple[DescriptorList, ...]
+    slots: Mapping[tuple[str, MemoryKind], Slots]
+    entries: tuple[TensorEntry, ...] = ()
+    group: bool = False
+    owners: tuple[Any, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(descriptors.total_bytes for descriptors in self.descriptors)
+
+    def __repr__(self) -> str:
+        return f"<Registration {self.name or self.number}: {self.nbytes:,} bytes>"
+
+
+class LocalMemory:
+    """All registrations of one agent. The agent serialises changes; look-ups may come from any thread.
+
+    Args:
+        agent: The agent's name.
+        backends: Its backends by name.
+        section: Where registered segments are looked up by transfers.
+    """
+
+    def __init__(self, agent: str, backends: Mapping[str, Backend], section: Section) -> None:
+        self.section = section
+        self._agent = agent
+        self._backends = backends
+        self._numbers = itertools.count(1)
+        self._registrations: dict[int, Registration] = {}
+
+    def register(
+        self, memory: Any, *, name: str | None, kind: MemoryKind | None
+    ) -> LocalTensor | TensorGroup[LocalTensor] | Registration:
+        """Register one buffer, a mapping of buffers, or a raw descriptor list. All or nothing.
+
+        Raises:
+            UnsupportedBufferError: No stable address can be had.
+            MemoryRegistrationError: The name is taken, or a backend refused.
+            NoBackendError: No backend takes this kind of memory.
+        """
+        if name is not None and any(registration.name == name for registration in self._registrations.values()):
+            raise MemoryRegistrationError(f"agent {self._agent!r} has already registered memory as {name!r}", name=name)
+        number = next(self._numbers)
+        if isinstance(memory, DescriptorList):
+            if name is not None:
+                raise ConfigurationError("a raw descriptor list has no shape, so the catalog can't name it: omit name=")
+            registration = Registration(number, None, (memory.expand(),), self._register([memory.expand()]))
+            self._registrations[number] = registration
+            return registration
+        if isinstance(memory, Mapping):
+            if name is None:
+                raise ConfigurationError("a group of tensors needs a name: register(tensors, name=...)")
+            if not memory:
+                raise ConfigurationError(f"the group {name!r} is empty: there is nothing to register")
+            buffers = {str(key): buffer_of(value, kind=kind) for key, value in memory.items()}
+            entries = tuple(_entry(f"{name}/{key}", buffer) for key, buffer in buffers.items())
+        else:
+            buffers = {"": buffer_of(memory, kind=kind)}
+            entries = (_entry(name, buffers[""]),) if name is not None else ()
+        lists = _descriptors(buffers.values())
+        registration = Registration(
+            number,
+            name,
+            lists,
+            self._register(lists),
+            entries,
+            group=isinstance(memory, Mapping),
+            owners=tuple(buffers.values()),
+        )
+        self._registrations[number] = registration
+        views = {key: self._view(f"{name}/{key}" if key else name or "", buffers[key], number) for key in buffers}
+        return TensorGroup(name, views) if isinstance(memory, Mapping) and name is not None else views[""]
+
+    def find(self, memory: LocalTensor | TensorGroup[LocalTensor] | Registration) -> Registration:
+        """Return the registration that made a view.
+
+        Raises:
+            NotRegisteredError: It is not registered (any more).
+        """
+        if isinstance(memory, TensorGroup):
+            number = next(view.registration for _, view in memory.items())
+        else:
+            number = memory.number if isinstance(memory, Registration) else memory.registration
+        registration = self._registrations.get(number)
+        if registration is None:
+            raise NotRegisteredError(f"{memory!r} is not registered with agent {self._agent!r} (any more)")
+        return registration
+
+    def hide(self, registration: Registration) -> None:
+        """Take it out of plans and metadata; it stays registered with the backends."""
+        del self._registrations[registration.number]
+        for (backend, kind), slots in registration.slots.items():
+            self.section.remove(backend, kind, slots)
+
+    def show(self, registration: Registration) -> None:
+        """Undo :meth:`hide`."""
+        by_kind = {descriptors.kind: descriptors for descriptors in registration.descriptors}
+        for (backend, kind), slots in registration.slots.items():
+            self.section.add(backend, kind, by_kind[kind].rows, slots)
+        self._registrations[registration.number] = registration
+
+    def drop(self, registration: Registration) -> None:
+        """Deregister a hidden registration from the backends."""
+        for (backend, _), slots in registration.slots.items():
+            self._backends[backend].deregister(slots)
+
+    def metadata(self) -> AgentMetadata:
+        """Return what peers need to reach all of it."""
+        connections: dict[str, bytes] = {}
+        sections: list[SectionMetadata] = []
+        for name, backend in self._backends.items():
+            if not isinstance(backend, RemoteBackend):
+                continue
+            connections[name] = backend.connection_info()
+            for (owner, kind), table in self.section.tables.items():
+                if owner == name:
+                    # The same range registered twice is one segment to peers: NIXL refuses a second key for it.
+                    segments, rows = np.unique(table.segments, axis=0, return_index=True)
+                    sections.append(SectionMetadata(name, kind, segments, backend.remote_keys(table.slots[rows])))
+        return AgentMetadata(self._agent, connections, tuple(sections))
+
+    def catalog(self) -> Catalog:
+        """Return what peers may know of it by name."""
+        registrations = list(self._registrations.values())
+        return Catalog(
+            tensors=tuple(entry for registration in registrations for entry in registration.entries),
+            groups={
+                registration.name: tuple(entry.name for entry in registration.entries)
+                for registration in registrations
+                if registration.group and registration.name is not None
+            },
+        )
+
+    def __len__(self) -> int:
+        return len(self._registrations)
+
+    def _register(
+        self, lists: tuple[DescriptorList, ...] | list[DescriptorList]
+    ) -> dict[tuple[str, MemoryKind], Slots]:
+        done: dict[tuple[str, MemoryKind], Slots] = {}
+        try:
+            for descriptors in lists:
+                kind = descriptors.kind
+                able = [name for name, backend in self._backends.items() if kind in backend.capabilities.local_kinds]
+                if not able:
+                    raise NoBackendError(
+                        f"no backend of agent {self._agent!r} takes {kind.name} memory (it has {list(self._backends)})",
+                        kind=kind.name,
+                    )
+                for name in able:
+                    done[name, kind] = self._backends[name].register(kind, descriptors.rows)
+        except BaseException:
+            for (name, _), slots in done.items():
+                self._backends[name].deregister(slots)
+            raise
+        for descriptors in lists:
+            for (name, kind), slots in done.items():
+                if kind is descriptors.kind:
+                    self.section.add(name, kind, descriptors.rows, slots)
+        return done
+
+    def _view(self, name: str, buffer: Buffer, number: int) -> LocalTensor:
+        return LocalTensor(
+            name=name,
+            agent=self._agent,
+            kind=buffer.kind,
+            device=buffer.device,
+            address=buffer.address,
+            dtype=buffer.dtype,
+            shape=buffer.shape,
+            item_bits=item_bits(buffer.dtype),
+            readonly=buffer.readonly,
+            registration=number,
+        )
+
+
+def _entry(name: str, buffer: Buffer) -> TensorEntry:
+    return TensorEntry(
+        name=name,
+        kind=buffer.kind,
+        dtype=buffer.dtype,
+        shape=buffer.shape,
+        address=buffer.address,
+        nbytes=buffer.nbytes,
+        device=buffer.device,
+    )
+
+
+def _descriptors(buffers: Any) -> tuple[DescriptorList, ...]:
+    """One list per kind of memory."""
+    rows: dict[MemoryKind, list[tuple[int, int, int]]] = {}
+    for buffer in buffers:
+        rows.setdefault(buffer.kind, []).append((buffer.address, buffer.nbytes, buffer.device))
+    return tuple(DescriptorList.of(kind, np.array(table, np.uint64)) for kind, table in rows.items())
+
+
+def rows_of(table: NDArray[np.uint64]) -> NDArray[np.void]:
+    """View N×3 rows as N opaque values, so that whole rows can be compared and searched."""
+    return np.ascontiguousarray(table).view([("", np.uint64)] * 3).reshape(-1).view(np.dtype((np.void, 24)))

@@ -1,0 +1,153 @@
+"""A loaded peer: what it offers, and the way to it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from trunkline.agent.tensor import RemoteTensor, TensorGroup
+from trunkline.clock import DEFAULT, Deadline, Timeout
+from trunkline.errors import DeadlineError, SegmentNotFoundError
+from trunkline.metadata.catalog import Catalog, item_bits
+
+if TYPE_CHECKING:
+    from trunkline.agent.record import PeerRecord
+    from trunkline.memory.descriptor import DescriptorList
+    from trunkline.memory.kind import MemoryKind
+    from trunkline.metadata.model import SectionMetadata
+    from trunkline.transfer.target import Target
+
+
+class Peer:
+    """One incarnation of another agent, made by ``Agent.fetch`` or ``Agent.load_peer``.
+
+    ``peer[name]`` is a view of its memory. When the peer dies, is replaced or unloaded, the object stays as a
+    tombstone: everything that would need the peer raises PeerGoneError. Any thread may call any method.
+
+    Attributes:
+        name: Its name.
+        incarnation: 32 hex digits that tell this process's agent from its predecessors; None for a NIXL agent.
+        attributes: The attributes it published.
+    """
+
+    def __init__(self, target: Target, record: PeerRecord, *, timeout: float | None) -> None:
+        self.name = target.name
+        self.incarnation = record.incarnation
+        self.attributes = dict(record.attributes)
+        self.target = target
+        self.connections = dict(record.metadata.connections)
+        self.sections: dict[tuple[str, MemoryKind], SectionMetadata] = {}
+        self.catalog = record.catalog
+        self._timeout = timeout
+        self._gone = threading.Event()
+
+    @property
+    def catalog(self) -> Catalog:
+        """What the peer says of its memory by name; empty for a NIXL agent."""
+        return self._catalog
+
+    @catalog.setter
+    def catalog(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._entries = {entry.name: entry for entry in catalog.tensors}
+
+    @property
+    def gone(self) -> str | None:
+        """Why the peer can't be used any more, or None."""
+        return self.target.gone
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """What the backends really use to reach it (``"cma/memory"``); empty before its first use."""
+        return tuple(transport for link in self.target.links.values() for transport in link.transports)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the RemoteTensor or TensorGroup the peer registered under this name.
+
+        Raises:
+            SegmentNotFoundError: It offers none of that name.
+            PeerGoneError: The peer is gone.
+        """
+        self.target.check()
+        members = self._catalog.groups.get(name)
+        if members is not None:
+            return TensorGroup(name, {member.removeprefix(f"{name}/"): self._view(member) for member in members})
+        if name not in self._entries:
+            offered = [*self._catalog.groups, *self._entries]
+            raise SegmentNotFoundError(
+                f"peer {self.name!r} offers no memory named {name!r}; it offers {offered[:8] or 'none by name'}",
+                agent=self.name,
+                name=name,
+            )
+        return self._view(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._catalog.groups or name in self._entries
+
+    def keys(self) -> list[str]:
+        """Return the names of groups and tensors it offers; members of groups are not listed."""
+        members = {member for group in self._catalog.groups.values() for member in group}
+        return [*self._catalog.groups, *(name for name in self._entries if name not in members)]
+
+    def segments(self, kind: MemoryKind) -> DescriptorList:
+        """Return the registered segments of one kind, for transfers by raw descriptors.
+
+        Raises:
+            SegmentNotFoundError: It offers none.
+            PeerGoneError: The peer is gone.
+        """
+        from trunkline.memory.descriptor import DescriptorList
+
+        self.target.check()
+        for (_, its_kind), table in self.target.section.tables.items():
+            if its_kind is kind:
+                return DescriptorList.of(kind, table.segments)
+        raise SegmentNotFoundError(f"peer {self.name!r} offers no {kind.name} memory", agent=self.name)
+
+    def connect(self, timeout: Timeout = DEFAULT) -> None:
+        """Wire up and prove the path now, so that the first transfer needn't.
+
+        Raises:
+            PeerGoneError: The peer is gone, or refuses.
+            DeadlineError: It did not answer in time.
+        """
+        self.target.check()
+        deadline = Deadline(self._timeout if timeout is DEFAULT else timeout)
+        for link in self.target.links.values():
+            remaining = deadline.remaining()
+            link.connect(float("inf") if remaining is None else remaining)
+
+    def wait_gone(self, timeout: Timeout = DEFAULT) -> str:
+        """Wait until the peer is known to be gone, and return why.
+
+        Raises:
+            DeadlineError: It was still there when the time was over.
+        """
+        seconds = self._timeout if timeout is DEFAULT else timeout
+        if not self._gone.wait(seconds):
+            raise DeadlineError(f"peer {self.name!r} is still there after {seconds:g} s", agent=self.name)
+        return self.target.gone or "gone"
+
+    def bury(self, reason: str) -> None:
+        """Mark it as gone (for the agent)."""
+        if self.target.gone is None:
+            self.target.gone = reason
+        self._gone.set()
+
+    def _view(self, name: str) -> RemoteTensor:
+        entry = self._entries[name]
+        return RemoteTensor(
+            name=name,
+            agent=self.name,
+            kind=entry.kind,
+            device=entry.device,
+            address=entry.address,
+            dtype=entry.dtype,
+            shape=tuple(entry.shape),
+            item_bits=item_bits(entry.dtype),
+            target=self.target,
+        )
+
+    def __repr__(self) -> str:
+        state = f"gone: {self.gone}" if self.gone else f"{len(self._entries)} tensors"
+        return f"<Peer {self.name!r}, {state}>"

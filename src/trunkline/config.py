@@ -1,0 +1,57 @@
+"""Settings from the environment: names of NIXL and etcd where they exist, else ``TRUNKLINE_…``.
+
+The order is always argument, environment, default. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trunkline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_TTL = 30.0
+"""Seconds until the keys of an agent that stopped refreshing its lease vanish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says.
+
+    Attributes:
+        store: ``NIXL_ETCD_ENDPOINTS``: the store's endpoints, or None.
+        namespace: ``NIXL_ETCD_NAMESPACE``, or None for the default.
+        session_ttl: ``TRUNKLINE_SESSION_TTL``, in seconds.
+    """
+
+    store: str | None = None
+    namespace: str | None = None
+    session_ttl: float = DEFAULT_TTL
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings; empty variables count as unset.
+
+        Raises:
+            ConfigurationError: A variable holds something that can't be used.
+        """
+        variables = os.environ if environment is None else environment
+        return cls(
+            store=variables.get("NIXL_ETCD_ENDPOINTS") or None,
+            namespace=variables.get("NIXL_ETCD_NAMESPACE") or None,
+            session_ttl=_seconds(variables, "TRUNKLINE_SESSION_TTL", DEFAULT_TTL),
+        )
+
+
+def _seconds(variables: Mapping[str, str], name: str, default: float) -> float:
+    text = variables.get(name)
+    if not text:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigurationError(f"{name}={text!r} is not a number of seconds", variable=name) from None

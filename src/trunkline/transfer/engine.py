@@ -1,0 +1,315 @@
+"""What drives transfers: the active set, the progress thread, deadlines, cancellation, the finished queue."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from trunkline.backend.contract import NotifyingBackend, ProgressingBackend
+from trunkline.clock import Deadline
+from trunkline.errors import (
+    BackendError,
+    ClosedError,
+    DeadlineError,
+    ForkedError,
+    MemoryInUseError,
+    TrunklineError,
+)
+from trunkline.metadata.notification import encode_notification
+from trunkline.transfer.handle import TransferHandle
+from trunkline.transfer.inbox import Inbox, Notification
+from trunkline.transfer.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trunkline.backend.contract import Backend, BackendPeer
+    from trunkline.transfer.plan import TransferPlan
+    from trunkline.transfer.state import Event
+
+log = logging.getLogger(__name__)
+
+IDLE_WAKEUP = 60.0
+"""Seconds after which a sleeping progress thread looks around although nothing woke it."""
+
+POLL_SPIN = 100e-6
+"""Seconds that waiting for a notification polls before it sleeps."""
+
+TIMER_SLACK = 64
+"""How many timers of ended transfers are kept before they are swept."""
+
+
+class Engine:
+    """Posts transfers on backends and sees them to their end. Any thread may call any method.
+
+    ``home`` is the agent itself as a target: its section is the agent's registered memory.
+
+    One progress thread per backend that has to be driven. It stays out of the way while callers poll and sleeps
+    when nothing is under way.
+
+    Args:
+        name: The agent's name: the sender of its notifications.
+        backends: The backends, in order of preference; the engine closes them.
+        timeout: Default for waiting calls, in seconds.
+        grace: Seconds a cancelled or expired transfer may take to drain before its connection is closed by force.
+        on_link_failure: Called from the progress thread when a connection to a peer broke.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backends: Sequence[Backend],
+        *,
+        timeout: float | None = 30.0,
+        grace: float = 1.0,
+        on_link_failure: Callable[[BackendPeer], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.backends = {backend.name: backend for backend in backends}
+        self.home = Target(name)
+        self.timeout = timeout
+        self.grace = grace
+        self.inbox = Inbox()
+        self.active: set[TransferHandle] = set()
+        self._finished: deque[TransferHandle] = deque()
+        self._on_link_failure = on_link_failure
+        self._timers: list[tuple[float, int, TransferHandle, int, Event | None]] = []
+        self._timer_lock = threading.Lock()
+        self._timer_order = itertools.count()
+        self._closed = False
+        self._closing = threading.Event()
+        self._forked = False
+        self._driven = [backend for backend in backends if isinstance(backend, ProgressingBackend)]
+        self._threads = [
+            threading.Thread(target=self._drive, args=(backend,), name=f"trunkline-progress-{name}", daemon=True)
+            for backend in self._driven
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def check_open(self) -> None:
+        """Raise ClosedError or ForkedError if the engine can't be used."""
+        if self._forked:
+            raise ForkedError(f"agent {self.name!r} belongs to the parent process: make a new Agent after fork")
+        if self._closed:
+            raise ClosedError(f"agent {self.name!r} is closed: make a new Agent", agent=self.name)
+
+    def prepare(
+        self,
+        plan: TransferPlan,
+        target: Target,
+        *,
+        notify: bytes | None = None,
+        deadline: float | None = None,
+        tag: Any = None,
+    ) -> TransferHandle:
+        """Bind a plan to a peer; nothing moves until the handle is posted."""
+        self.check_open()
+        target.check()
+        backend = self.backends[plan.backend]
+        request = backend.prepare(plan.posting, target.links.get(plan.backend))
+        return TransferHandle(self, plan, request, target, notify=notify, deadline=deadline, tag=tag)
+
+    def take_finished(self) -> list[TransferHandle]:
+        """Drive once, then return the tagged transfers that ended since the last call, each once."""
+        self.check_open()
+        self._progress()
+        finished = []
+        while self._finished:
+            finished.append(self._finished.popleft())
+        return finished
+
+    def take_notifications(self) -> None:
+        """Drive once and move what arrived into the inbox."""
+        self.check_open()
+        self._progress()
+        self._deliver()
+
+    def wait_notification(
+        self, deadline: Deadline, matches: Callable[[Notification], bool] | None = None
+    ) -> Notification:
+        """Wait for the oldest notification that matches: poll briefly, then sleep until one arrives.
+
+        Raises:
+            DeadlineError: None came in time.
+            NotificationOverflowError: Some were dropped.
+            ClosedError: The engine was closed meanwhile.
+        """
+        spin = Deadline(deadline.remaining(at_most=POLL_SPIN))
+        while True:
+            self.take_notifications()
+            found = self.inbox.pop(matches)
+            if found is not None:
+                return found
+            if spin.has_passed:
+                break
+        found = self.inbox.wait(deadline, matches)
+        if found is None:
+            self.check_open()
+            raise DeadlineError(
+                f"agent {self.name!r} got no {'such ' if matches else ''}notification in {deadline.elapsed:.1f} s",
+                agent=self.name,
+            )
+        return found
+
+    def notify(self, target: Target, payload: bytes) -> None:
+        """Send a message to a peer; returns at once.
+
+        Raises:
+            PeerGoneError: The peer is gone.
+            BackendError: No backend to it carries notifications, or the payload is too large.
+        """
+        self.check_open()
+        target.check()
+        for name, link in target.links.items():
+            backend = self.backends[name]
+            if isinstance(backend, NotifyingBackend):
+                backend.notify(link, encode_notification(self.name, payload))
+                return
+        raise BackendError(f"no backend to peer {target.name!r} carries notifications", agent=target.name)
+
+    def schedule(self, at: float, handle: TransferHandle, round_number: int, event: Event | None) -> None:
+        """At ``time.monotonic() == at``, if that round still runs, give the handle EXPIRE, or with None force it."""
+        with self._timer_lock:
+            if len(self._timers) > 2 * len(self.active) + TIMER_SLACK:
+                self._timers = [timer for timer in self._timers if timer[2].is_running(timer[3])]
+                heapq.heapify(self._timers)
+            first = not self._timers or at < self._timers[0][0]
+            heapq.heappush(self._timers, (at, next(self._timer_order), handle, round_number, event))
+        if first:
+            for backend in self._driven:
+                backend.wake()
+
+    def ended(self, handle: TransferHandle) -> None:
+        """Book a handle's end (called by the handle, once a round)."""
+        self.active.discard(handle)
+        if handle.tag is not None:
+            self._finished.append(handle)
+        notice = handle.failure_notice
+        if notice is not None and handle.target.hears_failures and handle.target.gone is None and not self._closed:
+            self._tell_failure(handle, notice)
+
+    def call_back(self, callback: Callable[[TransferHandle], object], handle: TransferHandle) -> None:
+        """Run a done callback; its exceptions are logged, since they have no caller to go to."""
+        try:
+            callback(handle)
+        except Exception:
+            log.exception("a done callback of %r failed", handle)
+
+    def check_unused(self, backend: str, slots: NDArray[np.int32], deadline: Deadline) -> None:
+        """Wait until no posted transfer of ours uses these local segments.
+
+        Raises:
+            MemoryInUseError: One still does at the deadline.
+        """
+        for handle in [handle for handle in list(self.active) if handle.uses_local_slots(backend, slots)]:
+            try:
+                handle.wait(deadline.remaining())
+            except TrunklineError:
+                if not handle.state.is_quiet:
+                    raise MemoryInUseError(
+                        f"{handle!r} uses this memory: wait for it or cancel it before deregistering",
+                        agent=self.name,
+                    ) from None
+
+    def forget_target(self, target: Target, reason: str) -> None:
+        """Make everything posted to a peer quiet now."""
+        for handle in list(self.active):
+            if handle.target is target:
+                handle.abort(reason)
+
+    def after_fork(self) -> None:
+        """Make the engine unusable in a forked child; nothing shared with the parent is closed."""
+        self._forked = True
+        self._closed = True
+
+    def close(self, deadline: Deadline) -> None:
+        """Cancel what runs, let it drain until the deadline, force the rest; stop the threads. Idempotent."""
+        if self._closed:
+            return
+        running = list(self.active)
+        for handle in running:
+            handle.cancel()
+        drain = Deadline(deadline.remaining(at_most=self.grace))
+        for handle in running:
+            try:
+                handle.wait(drain.remaining())
+            except TrunklineError:
+                handle.abort(f"agent {self.name!r} was closed")
+        self._closed = True
+        self._closing.set()
+        for backend in self._driven:
+            backend.wake()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        self.inbox.close()
+        for each in self.backends.values():
+            each.close()
+
+    def _progress(self) -> None:
+        for backend in self._driven:
+            backend.progress()
+            self._settle_finished(backend)
+
+    def _drive(self, backend: ProgressingBackend) -> None:
+        while not self._closing.is_set():
+            backend.run(self._next_timer())
+            self._settle_finished(backend)
+            for link in backend.take_failed_peers():
+                if self._on_link_failure is not None:
+                    self._on_link_failure(link)
+            self._deliver()
+            self._fire_timers()
+
+    @staticmethod
+    def _settle_finished(backend: ProgressingBackend) -> None:
+        for request in backend.take_finished():
+            handle = request.owner
+            if isinstance(handle, TransferHandle):
+                handle.settle()
+
+    def _deliver(self) -> None:
+        for backend in self.backends.values():
+            if isinstance(backend, NotifyingBackend):
+                payloads, dropped = backend.take_notifications()
+                if payloads or dropped:
+                    self.inbox.deliver(payloads, dropped)
+
+    def _tell_failure(self, handle: TransferHandle, notice: bytes) -> None:
+        """Send a promised notification as ``ok=False``; if that fails too, the peer hears nothing."""
+        link = handle.target.links.get(handle.backend)
+        backend = self.backends[handle.backend]
+        if link is None or not isinstance(backend, NotifyingBackend):
+            return
+        try:
+            backend.notify(link, notice, failure=True)
+        except TrunklineError as error:
+            log.debug("could not tell %r of a failed transfer: %s", handle.target.name, error)
+
+    def _next_timer(self) -> float:
+        with self._timer_lock:
+            idle = time.monotonic() + IDLE_WAKEUP
+            return min(self._timers[0][0], idle) if self._timers else idle
+
+    def _fire_timers(self) -> None:
+        now = time.monotonic()
+        due: list[tuple[TransferHandle, Event | None]] = []
+        with self._timer_lock:
+            while self._timers and self._timers[0][0] <= now:
+                _, _, handle, round_number, event = heapq.heappop(self._timers)
+                if handle.is_running(round_number):
+                    due.append((handle, event))
+        for handle, event in due:
+            if event is not None:
+                handle.end(event)
+            else:
+                handle.abort(f"did not drain within {self.grace:g} s of being cancelled")

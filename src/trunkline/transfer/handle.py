@@ -1,0 +1,337 @@
+"""The handle of one transfer: post, poll, wait, await, cancel."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from trunkline.backend.contract import Operation, Status
+from trunkline.clock import DEFAULT, Timeout
+from trunkline.errors import (
+    DeadlineError,
+    TransferCancelledError,
+    TransferDeadlineError,
+    TransferError,
+    TransferStateError,
+)
+from trunkline.metadata.notification import encode_notification
+from trunkline.transfer.state import TRANSITIONS, Event, State
+from trunkline.transfer.telemetry import TransferTelemetry
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Generator
+
+    from trunkline.backend.contract import Request
+    from trunkline.transfer.engine import Engine
+    from trunkline.transfer.plan import TransferPlan
+    from trunkline.transfer.target import Target
+
+FOREVER = float("inf")
+
+
+class TransferHandle:
+    """One transfer, postable any number of times, one round after the other.
+
+    Made by ``Agent.read``, ``write`` or ``prepare``; the same class serves ``Agent`` and ``AsyncAgent``. Every method
+    may be called from any thread. Dropping a handle does not stop its transfer: it runs to its end, and keeps the
+    memory of both sides' tensors alive until then. Closing the agent ends it.
+
+    Attributes:
+        tag: Whatever the caller gave, to know the transfer again in ``Agent.take_finished``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_deadline",
+        "_ending",
+        "_engine",
+        "_error",
+        "_lock",
+        "_notification",
+        "_plan",
+        "_request",
+        "_round",
+        "_state",
+        "_target",
+        "_total_ns",
+        "tag",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: TransferPlan,
+        request: Request,
+        target: Target,
+        *,
+        notify: bytes | None,
+        deadline: float | None,
+        tag: Any,
+    ) -> None:
+        self.tag = tag
+        self._engine = engine
+        self._plan = plan
+        self._request = request
+        self._target = target
+        self._notification = None if notify is None else encode_notification(engine.name, notify)
+        self._deadline = deadline
+        self._state = State.PREPARED
+        self._error: TransferError | None = None
+        self._ending: Event | None = None
+        self._callbacks: list[Callable[[TransferHandle], object]] = []
+        self._total_ns = 0
+        self._round = 0
+        self._lock = threading.Lock()
+        request.owner = self
+
+    @property
+    def state(self) -> State:
+        """Where the transfer stands, as last seen: this property drives nothing."""
+        return self._state
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is DONE: all data has arrived, and the notification was sent."""
+        return self._state is State.DONE
+
+    @property
+    def error(self) -> TransferError | None:
+        """Why it FAILED or was CANCELLED, else None."""
+        return self._error
+
+    @property
+    def operation(self) -> Operation:
+        return self._plan.posting.operation
+
+    @property
+    def peer(self) -> str:
+        """The name of the agent whose memory is used."""
+        return self._target.name
+
+    @property
+    def telemetry(self) -> TransferTelemetry:
+        """Figures of the last round."""
+        link = self._target.links.get(self._plan.backend)
+        return TransferTelemetry(
+            bytes=self._plan.total_bytes,
+            blocks=self._plan.block_count,
+            descriptors=len(self._plan.first_block),
+            post_us=self._request.post_ns / 1e3,
+            total_us=self._total_ns / 1e3,
+            backend=self._plan.backend,
+            transports=link.transports if link is not None else (),
+        )
+
+    def post(self) -> TransferHandle:
+        """Start it, or start it again once it ended. Returns itself, at once.
+
+        Raises:
+            TransferStateError: It is still running.
+            PeerGoneError: The peer is gone.
+            ClosedError: The agent was closed.
+        """
+        target = self._target
+        with self._lock:
+            following = TRANSITIONS.get((self._state, Event.POST))
+            if following is None:
+                raise TransferStateError(
+                    f"{self!r} is {self._state.name.lower()}: wait for it before posting it again", agent=target.name
+                )
+            if target.gone is not None:
+                target.check()
+            self._engine.check_open()
+            self._error = None
+            self._ending = None
+            self._total_ns = 0
+            self._round += 1
+            self._state = following
+            self._engine.active.add(self)
+            try:
+                status = self._request.post(self._notification)
+            except BaseException:
+                self._state = State.PREPARED
+                self._engine.active.discard(self)
+                raise
+        if status is not Status.IN_PROGRESS:
+            self.settle()
+        elif self._deadline is not None:
+            self._engine.schedule(time.monotonic() + self._deadline, self, self._round, Event.EXPIRE)
+        return self
+
+    def poll(self) -> State:
+        """Drive the transfer once and return where it stands."""
+        if self._state.is_quiet:
+            return self._state
+        if self._request.poll() is not Status.IN_PROGRESS:
+            self.settle()
+        return self._state
+
+    def wait(self, timeout: Timeout = DEFAULT) -> TransferHandle:
+        """Wait until the transfer ended and return itself if it is DONE.
+
+        Args:
+            timeout: Seconds; None waits for ever; the agent's default if not given.
+
+        Raises:
+            DeadlineError: ``timeout`` ran out. The transfer goes on; wait again, or cancel it.
+            TransferError: It failed, or was cancelled, or passed its own deadline.
+            TransferStateError: It was never posted.
+        """
+        if self._state is State.PREPARED:
+            raise TransferStateError(f"{self!r} was not posted yet", agent=self._target.name)
+        if self._state is State.POSTED or self._state is State.CANCELLING:
+            seconds = self._engine.timeout if timeout is DEFAULT else timeout
+            until = FOREVER if seconds is None else time.monotonic() + seconds
+            if self._request.wait(until) is Status.IN_PROGRESS:
+                raise DeadlineError(
+                    f"{self!r} is still running after {seconds:g} s; it was not cancelled",
+                    agent=self._target.name,
+                    timeout=seconds,
+                )
+            self.settle()
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def cancel(self) -> None:
+        """Post no more of it and let what is under way drain; returns at once.
+
+        The transfer is CANCELLED once it is quiet (or DONE, if all of it had been posted and arrived). What the
+        target's memory then holds is undefined. If it does not drain within the agent's grace, the connection to the
+        peer is closed by force, and with it the peer's other transfers. No effect on a transfer that is not running.
+        """
+        self.end(Event.CANCEL)
+
+    def add_done_callback(self, callback: Callable[[TransferHandle], object]) -> None:
+        """Have ``callback(handle)`` called once when the running round ends, or now if it has.
+
+        It runs on whichever thread sees the end, often the progress thread: it must be brief, and must not wait.
+        An exception it raises is logged.
+        """
+        with self._lock:
+            if not self._state.is_quiet:
+                self._callbacks.append(callback)
+                return
+        self._engine.call_back(callback, self)
+
+    def __await__(self) -> Generator[Any, None, TransferHandle]:
+        """Wait in an event loop; results and errors are those of :meth:`wait` without a timeout."""
+        import asyncio
+
+        if self._state is State.PREPARED:
+            raise TransferStateError(f"{self!r} was not posted yet", agent=self._target.name)
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def wake(_: TransferHandle) -> None:
+            # The loop may have been closed while the transfer ran; then nobody waits any more.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_resolve, ended)
+
+        self.add_done_callback(wake)
+        yield from ended.__await__()
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def end(self, event: Event) -> None:
+        """Take CANCEL or EXPIRE: stop posting; force the connection if it does not drain (for the engine)."""
+        with self._lock:
+            following = TRANSITIONS.get((self._state, event))
+            if following is None:
+                return
+            self._state = following
+            self._ending = event
+        self._request.stop()
+        if self._request.poll() is not Status.IN_PROGRESS:
+            self.settle()
+        else:
+            self._engine.schedule(time.monotonic() + self._engine.grace, self, self._round, None)
+
+    def abort(self, reason: str) -> None:
+        """Make it quiet now by closing its connection by force (for the engine)."""
+        link = self._target.links.get(self._plan.backend)
+        if link is not None and not self._state.is_quiet:
+            link.abort(reason)
+            self.settle()
+
+    def uses_local_slots(self, backend: str, slots: Any) -> bool:
+        """Whether the running transfer touches any of these registered segments (for the engine)."""
+        import numpy as np
+
+        return (
+            not self._state.is_quiet
+            and self._plan.backend == backend
+            and bool(np.isin(self._plan.posting.local_slot, slots).any())
+        )
+
+    def settle(self) -> None:
+        """Take the request's end, once, whoever saw it (for the engine)."""
+        with self._lock:
+            if self._state.is_quiet:
+                return
+            status = self._request.poll()
+            if status is Status.IN_PROGRESS:
+                return
+            event = self._event_of(status)
+            self._state = TRANSITIONS[self._state, event]
+            self._total_ns = self._request.total_ns
+            if event is not Event.COMPLETE:
+                self._error = self._explain(event)
+            callbacks, self._callbacks = self._callbacks, []
+        self._engine.ended(self)
+        for callback in callbacks:
+            self._engine.call_back(callback, self)
+
+    def _event_of(self, status: Status) -> Event:
+        if status is Status.DONE:
+            return Event.COMPLETE
+        if self._ending is Event.CANCEL:
+            return Event.STOP
+        return Event.FAIL
+
+    def _explain(self, event: Event) -> TransferError:
+        failed = self._plan.blocks_after(self._request.completed)
+        reason = self._request.reason
+        facts: dict[str, Any] = {"failed": failed, "reason": reason, "agent": self._target.name}
+        what = f"{self!r}: {len(failed)} of {self._plan.block_count} blocks may not have arrived"
+        if event is Event.STOP:
+            return TransferCancelledError(f"{what}; it was cancelled", **facts)
+        if self._ending is Event.EXPIRE:
+            return TransferDeadlineError(f"{what}; its deadline of {self._deadline:g} s passed", **facts)
+        if not reason and self._target.gone is not None:
+            reason = self._target.gone
+        return TransferError(f"{what}; the transport says: {reason or 'nothing'}", **facts)
+
+    @property
+    def failure_notice(self) -> bytes | None:
+        """The promised notification, if the transfer ended without sending it (for the engine)."""
+        return self._notification if self._error is not None else None
+
+    def is_running(self, round_number: int) -> bool:
+        """Whether that round is still under way (for the engine)."""
+        return self._round == round_number and not self._state.is_quiet
+
+    @property
+    def target(self) -> Target:
+        return self._target
+
+    @property
+    def backend(self) -> str:
+        return self._plan.backend
+
+    def __repr__(self) -> str:
+        size = self._plan.total_bytes
+        direction = "from" if self.operation is Operation.READ else "to"
+        return (
+            f"<{self.operation.name} {size:,} bytes in {self._plan.block_count:,} blocks {direction} "
+            f"{self._target.name!r}: {self._state.name}>"
+        )
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
