@@ -96,7 +96,8 @@ class Request(Protocol):
 
     def post(self, notification: bytes | None = None) -> Status:
         """Start. ``notification`` (an encoded payload) is delivered to the target after the data is visible
-        there. Returns DONE, FAILED or IN_PROGRESS."""
+        there. Returns DONE, FAILED or IN_PROGRESS.
+        """
         ...
 
     def poll(self) -> Status:
@@ -178,7 +179,8 @@ class BackendPeer(Protocol):
 
     def abort(self, reason: str) -> None:
         """Close the connection by force: everything posted to this peer becomes quiet now, as FAILED with
-        ``reason``. The next use makes a new connection from the kept connection info."""
+        ``reason``. The next use makes a new connection from the kept connection info.
+        """
         ...
 
     @property
@@ -215,12 +217,14 @@ class NotifyingBackend(Backend, Protocol):
 
     def notify(self, peer: BackendPeer, payload: bytes, *, failure: bool = False) -> Request:
         """Send a payload and return its (posted) request. ``failure`` marks it as news of a transfer that did
-        not succeed; only Trunkline peers understand that."""
+        not succeed; only Trunkline peers understand that.
+        """
         ...
 
     def take_notifications(self) -> tuple[list[tuple[bytes, bool]], int]:
         """Return the payloads that arrived, each with its failure mark, and how many were dropped because the
-        bounded queue was full (counted once)."""
+        bounded queue was full (counted once).
+        """
         ...
 
 
@@ -234,7 +238,8 @@ class ProgressingBackend(Backend, Protocol):
 
     def run(self, until: float) -> None:
         """Drive it, asleep while idle and out of the way while others poll, until something is there to
-        take, :meth:`wake` is called, or ``time.monotonic()`` reaches ``until``. One thread at a time."""
+        take, :meth:`wake` is called, or ``time.monotonic()`` reaches ``until``. One thread at a time.
+        """
         ...
 
     def wake(self) -> None:

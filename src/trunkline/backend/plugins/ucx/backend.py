@@ -1,0 +1,167 @@
+"""The UCX backend: one worker, its memory, its peers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trunkline.backend.contract import Capabilities, ConnectionInfo, Posting
+from trunkline.backend.plugins.ucx.check import MEMORY_TYPES, check_worker_address
+from trunkline.backend.plugins.ucx.library import load_native
+from trunkline.backend.plugins.ucx.peer import UcxPeer
+from trunkline.errors import BackendError, MemoryRegistrationError
+from trunkline.metadata.model import RemoteKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from trunkline.backend.contract import BackendPeer, Request, Slots
+    from trunkline.memory.kind import MemoryKind
+
+# What NIXL sets (NIXL-FORMATS section 5): peers choose the same transports only if both sides agree. As with
+# NIXL, the user's UCX_* environment wins.
+_CONFIG = {"RNDV_THRESH": "inf", "MAX_RMA_RAILS": "2"}
+
+
+class UcxBackend:
+    """Moves bytes between processes and hosts over whatever UCX finds: InfiniBand, TCP, cross-memory attach.
+
+    Args:
+        agent_name: For messages and UCX's own logs.
+        devices: Network devices to use, as in ``UCX_NET_DEVICES`` (``"mlx5_0:1"``, ``["lo"]``); default: that
+            variable, else all. TCP listens on each of them, without authentication.
+        library: Path of another ``libucp.so``; default ``$TRUNKLINE_UCX_LIBRARY``, else the ``libucx`` package.
+        notification_count: How many notifications wait to be taken before more are dropped.
+        notification_bytes: Likewise, their payloads' bytes in all.
+
+    Raises:
+        BackendUnavailableError: UCX is missing or refuses; the message says what to do.
+    """
+
+    name = "UCX"
+
+    def __init__(
+        self,
+        agent_name: str,
+        *,
+        devices: str | Sequence[str] | None = None,
+        library: str | os.PathLike[str] | None = None,
+        notification_count: int = 65_536,
+        notification_bytes: int = 64 << 20,
+    ) -> None:
+        load_native(library)
+        from trunkline.backend.plugins.ucx._native import Worker
+
+        config = {key: value for key, value in _CONFIG.items() if f"UCX_{key}" not in os.environ}
+        if devices is not None:
+            config["NET_DEVICES"] = devices if isinstance(devices, str) else ",".join(devices)
+        self._worker = Worker(
+            agent_name,
+            config,
+            notification_count=notification_count,
+            notification_bytes=notification_bytes,
+        )
+        self._lock = threading.Lock()  # registering against close
+        self._kinds = frozenset(
+            kind for kind, memory_type in MEMORY_TYPES.items() if self._worker.memory_types >> memory_type & 1
+        )
+        self._scratch = np.zeros(8, np.uint64)
+        address = self._scratch.ctypes.data
+        slots = self._worker.register(np.array([[address, self._scratch.nbytes, 0]], np.uint64), 0)
+        self._scratch_slot = (int(slots[0]), address)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(self._kinds, self._kinds, notifications=True, progress=True)
+
+    def register(self, kind: MemoryKind, segments: NDArray[np.uint64]) -> Slots:
+        """Register N×3 segments (address, length, device); all or none.
+
+        Raises:
+            MemoryRegistrationError: UCX refused one; none is registered.
+        """
+        if kind not in self._kinds:
+            known = ", ".join(sorted(kind.name for kind in self._kinds))
+            raise MemoryRegistrationError(
+                f"agent {self._worker.name!r}: this UCX can't register {kind.name} memory (only {known})",
+                agent=self._worker.name,
+                kind=kind.name,
+            )
+        with self._lock:
+            return self._worker.register(np.ascontiguousarray(segments), MEMORY_TYPES[kind])
+
+    def deregister(self, slots: Slots) -> None:
+        """Forget registered segments; nothing posted uses them, here or at a peer."""
+        with self._lock:
+            self._worker.deregister(slots)
+
+    def remote_keys(self, slots: Slots) -> RemoteKeys:
+        """Return the keys that let peers reach these segments."""
+        with self._lock:
+            return RemoteKeys(*self._worker.pack_keys(slots))
+
+    def connection_info(self) -> ConnectionInfo:
+        """Return the UCX worker's address."""
+        return ConnectionInfo(self._worker.address())
+
+    def load_peer(self, name: str, info: ConnectionInfo) -> UcxPeer:
+        """Take a peer's worker address; nothing is sent before the first use.
+
+        Raises:
+            MetadataDecodeError: The address is not one UCX could have made.
+        """
+        check_worker_address(name, info)
+        return UcxPeer(name, self._worker, info, self._scratch_slot)
+
+    def prepare(self, posting: Posting, peer: BackendPeer | None) -> Request:
+        """Bind a posting to a peer.
+
+        Raises:
+            BackendError: There is no peer: within one agent the loopback backend moves bytes.
+        """
+        if not isinstance(peer, UcxPeer):
+            raise BackendError("UCX moves bytes between agents; within one agent use the loopback backend")
+        return peer.endpoint.prepare(posting)
+
+    def notify(self, peer: BackendPeer, payload: bytes, *, failure: bool = False) -> Request:
+        """Send a payload and return its (posted) request."""
+        if not isinstance(peer, UcxPeer):
+            raise BackendError("UCX notifies peers that it has loaded, not the agent itself")
+        return peer.endpoint.send(payload, failure)
+
+    def take_notifications(self) -> tuple[list[tuple[bytes, bool]], int]:
+        """Return the payloads that arrived, each with its failure mark, and how many were dropped."""
+        return self._worker.take_notifications()
+
+    def progress(self) -> None:
+        """Drive the worker once, without waiting."""
+        self._worker.progress()
+
+    def run(self, until: float) -> None:
+        """Drive the worker, asleep while idle, until there is something to take, ``wake`` or ``until``."""
+        self._worker.run(until)
+
+    def wake(self) -> None:
+        """Make ``run`` return soon."""
+        self._worker.wake()
+
+    def take_finished(self) -> list[Request]:
+        """Return the requests that became quiet and that nobody's ``poll`` or ``wait`` has reported."""
+        return [*self._worker.take_finished()]
+
+    def take_failed_peers(self) -> list[BackendPeer]:
+        """Return the peers whose connection broke since the last call."""
+        return self._worker.take_failed()
+
+    def close(self) -> None:
+        """Break all connections and free everything; requests in flight become FAILED. Idempotent."""
+        with self._lock:
+            self._worker.close()
+
+    def __repr__(self) -> str:
+        return f"<UcxBackend of {self._worker.name!r}{': closed' if self._worker.is_closed else ''}>"

@@ -1,0 +1,104 @@
+"""Finds and loads libucp before the native module is imported, so that the loader binds it to that copy."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from pathlib import Path
+
+from trunkline.errors import BackendUnavailableError
+
+ENVIRONMENT = "TRUNKLINE_UCX_LIBRARY"
+OLDEST = (1, 21)
+"""Debian's 1.13.1 writes remote keys that NIXL refuses; 1.21 to 1.23 were tried."""
+
+_INSTALL = "install it with: pip install 'trunkline[ucx]'"
+_lock = threading.Lock()
+_loaded: list[ctypes.CDLL] = []  # kept, so that the libraries stay
+
+
+def load_native(library: str | os.PathLike[str] | None = None) -> None:
+    """Load libucp and then the native module; the first call in a process decides which copy is used.
+
+    Args:
+        library: Path of ``libucp.so``; default ``$TRUNKLINE_UCX_LIBRARY``, else the ``libucx`` package.
+
+    Raises:
+        BackendUnavailableError: libucp or the native module is missing or can't be used; says what to do.
+    """
+    wanted = library or os.environ.get(ENVIRONMENT) or None
+    with _lock:
+        _refuse_second_copy(None if wanted is None else Path(wanted))
+        if not _mapped():
+            _load(wanted)
+        try:
+            from trunkline.backend.plugins.ucx import _native
+        except ImportError as error:
+            raise BackendUnavailableError(
+                f"Trunkline's native module could not be imported ({error}); it is built when Trunkline is installed: "
+                "reinstall with a C compiler and UCX's headers (pip install libucx-cu12 Cython setuptools; "
+                "pip install --no-build-isolation --force-reinstall --no-deps trunkline)",
+            ) from error
+        version = _native.ucp_version()
+        if version < OLDEST:
+            raise BackendUnavailableError(
+                f"UCX {'.'.join(map(str, version))} at {_mapped()[0]} is too old: "
+                f"{'.'.join(map(str, OLDEST))} or later is needed to understand NIXL's peers; {_INSTALL}",
+                version=version,
+            )
+
+
+def library_path() -> Path | None:
+    """Return the path of the libucp this process uses, or None if none is loaded."""
+    mapped = _mapped()
+    return mapped[0] if mapped else None
+
+
+def _load(wanted: str | os.PathLike[str] | None) -> None:
+    if wanted is not None:
+        try:
+            _loaded.append(ctypes.CDLL(os.fspath(wanted), ctypes.RTLD_LOCAL))
+        except OSError as error:
+            raise BackendUnavailableError(
+                f"libucp can't be loaded from {os.fspath(wanted)!r} ({error}); check library= or ${ENVIRONMENT}",
+                library=os.fspath(wanted),
+            ) from error
+        return
+    try:
+        import libucx
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"the libucx package is not installed: {_INSTALL}, or name a libucp.so with ${ENVIRONMENT}",
+        ) from error
+    try:
+        _loaded.extend(library for library in libucx.load_library() if library is not None)
+    except OSError as error:
+        raise BackendUnavailableError(
+            f"the libucx package's libraries can't be loaded ({error}); {_INSTALL}"
+        ) from error
+    if not _mapped():
+        raise BackendUnavailableError(f"the libucx package at {libucx.__file__} brought no libucp.so; {_INSTALL}")
+
+
+def _refuse_second_copy(wanted: Path | None) -> None:
+    """Two copies of UCX in one process share sockets, signals and memory hooks, and crash."""
+    for path in _mapped():
+        if path.name.startswith("libucp-"):  # a name with a hash: a copy that another wheel brought for itself
+            raise BackendUnavailableError(
+                f"another package has already loaded its own UCX into this process ({path}), and two copies don't "
+                "get along; use NVIDIA's nixl and Trunkline's UCX backend in different processes",
+                library=str(path),
+            )
+        if wanted is not None and path != wanted.resolve():
+            raise BackendUnavailableError(
+                f"this process already uses the UCX at {path}; {wanted} can only be chosen by a process's first agent",
+                library=str(path),
+            )
+
+
+def _mapped() -> list[Path]:
+    """Return the libucp files that are mapped into this process."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    names = dict.fromkeys(line.split(maxsplit=5)[5] for line in maps if "/libucp" in line)
+    return [Path(name) for name in names if Path(name).name.startswith(("libucp.so", "libucp-"))]
