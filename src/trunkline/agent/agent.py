@@ -111,8 +111,7 @@ class Agent:
                 self._join(store, namespace, ttl or settings.session_ttl, takeover=takeover)
         except BaseException:
             self.engine.close(Deadline(0.0))
-            if self._own_store is not None:
-                self._own_store.close()
+            self._close_own_store()
             raise
         self._closed = False
         watch_over(self)
@@ -413,8 +412,7 @@ class Agent:
                 self._clock.wait(threading.Event(), deadline.remaining(at_most=drain))
         self.engine.close(deadline)
         self._peers.close()
-        if self._own_store is not None:
-            self._own_store.close()
+        self._close_own_store()
 
     def __enter__(self) -> Self:
         return self
@@ -457,6 +455,10 @@ class Agent:
             takeover=takeover,
             timeout=self.timeout,
         )
+
+    def _close_own_store(self) -> None:
+        if self._own_store is not None:
+            self._own_store.close()
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         return Deadline(self.timeout if timeout is DEFAULT else timeout, self._clock)

@@ -71,7 +71,7 @@ def plan_transfer(
         ShapeMismatchError: The lists differ in count, or two partners in length.
         NotRegisteredError: A local block is not inside one registered segment.
         SegmentNotFoundError: A remote block is not inside one segment that the peer offers.
-        DescriptorError: The lists are empty, or two destination blocks overlap.
+        DescriptorError: Two destination blocks overlap.
     """
     near, far = local.expand().rows, remote.expand().rows
     _check_pairs(near, far)
@@ -100,8 +100,6 @@ def _check_pairs(near: NDArray[np.uint64], far: NDArray[np.uint64]) -> None:
             local=len(near),
             remote=len(far),
         )
-    if len(near) == 0:
-        raise DescriptorError("nothing to transfer: the descriptor lists are empty")
     different = near[:, 1] != far[:, 1]
     if different.any():
         row = int(np.argmax(different))
