@@ -138,22 +138,21 @@ class Connection:
                 token_was_renewed = True
                 self.forget_token(token)
                 continue
+            if failure.is_passing:
+                self.leave(channel)
+                failures += 1
+                slow += failure.kind is Kind.TIMED_OUT
+                if repeat and failures >= len(self._channels):
+                    self.pause(deadline.remaining(backoff.next_delay()))
+                if repeat and not deadline.has_passed:
+                    continue
             final = store_error(
                 failure, operation=operation, key=key, url=self.config.url, endpoint=channel.endpoint, deadline=deadline
             )
-            if not failure.is_passing:
-                raise final from cause
-            self.leave(channel)
-            if not repeat:
-                raise StoreUnavailableError(
-                    f"{final.message}; whether it was carried out is not known", **final.context
-                ) from cause
-            failures += 1
-            slow += failure.kind is Kind.TIMED_OUT
-            if failures >= len(self._channels):
-                self.pause(deadline.remaining(backoff.next_delay()))
-            if deadline.has_passed:
-                raise final from cause
+            if failure.is_passing and not repeat:
+                message = f"{final.message}; whether it was carried out is not known"
+                final = StoreUnavailableError(message, **final.context)
+            raise final from cause
 
     def open_stream(self, method: Method, requests: Iterator[Any], *, operation: str) -> Stream:
         """Open a stream in both directions on an endpoint that just answered.

@@ -1,0 +1,65 @@
+"""A scripted channel and gRPC's errors, for tests of what is above them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trunkline.etcd.channel import Metadata
+    from trunkline.etcd.config import EtcdConfig
+    from trunkline.etcd.messages import Method
+
+
+class FakeRpcError(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode, details: str = "") -> None:
+        super().__init__(details)
+        self._code = code
+        self._details = details
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+
+def unavailable(details: str = "refused") -> FakeRpcError:
+    return FakeRpcError(grpc.StatusCode.UNAVAILABLE, details)
+
+
+class FakeChannel:
+    """Answers each call with the next item of its script: an exception, a response, or a function of the call."""
+
+    def __init__(self, endpoint: str, _config: EtcdConfig) -> None:
+        self.endpoint = endpoint
+        self.script: list[Any] = []
+        self.calls: list[tuple[Method, Any, float | None, Metadata]] = []
+        self.is_closed = False
+
+    def call(self, method: Method, request: Any, timeout: float | None, metadata: Metadata) -> Any:
+        self.calls.append((method, request, timeout, metadata))
+        answer = self.script.pop(0) if self.script else method.response()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer(timeout) if callable(answer) else answer
+
+    def stream(self, method: Method, requests: Iterator[Any], metadata: Metadata) -> Any:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def tick(clock: Any, error: Exception) -> Callable[[float | None], Any]:
+    """Return a script's item: let the call's time-out pass, then raise."""
+
+    def answer(timeout: float | None) -> Any:
+        assert timeout is not None
+        clock.advance(timeout)
+        raise error
+
+    return answer
