@@ -69,12 +69,17 @@ class Database:
         """Run a transaction; the revision rises by one if it changes anything.
 
         Raises:
-            StoreRequestError: It writes a key twice, names an empty key or an unknown lease, or has too many parts.
-            StoreLimitError: It is over 1.5 MiB.
+            StoreRequestError: It writes a key twice, names an empty key, or puts on an unknown lease.
+            StoreLimitError: It is over 1.5 MiB or 128 operations.
         """
         self._check(transaction)
         succeeded = all(self._holds(condition) for condition in transaction.conditions)
         branch = transaction.then if succeeded else transaction.otherwise
+        for operation in branch:
+            if isinstance(operation, Put) and operation.lease not in (NO_LEASE, *self._grants):
+                raise StoreRequestError(
+                    f"memory store: put of {operation.key!r} with unknown lease {operation.lease:x}"
+                )
         put: list[Entry] = []
         deleted: list[str] = []
         reads: list[tuple[Entry, ...]] = []
@@ -153,7 +158,7 @@ class Database:
     def _check(self, transaction: Transaction) -> None:
         parts = (transaction.conditions, transaction.then, transaction.otherwise)
         if max(map(len, parts)) > MAX_OPERATIONS:
-            raise StoreRequestError(
+            raise StoreLimitError(
                 f"memory store: a transaction of {max(map(len, parts))} operations; it takes {MAX_OPERATIONS}"
             )
         if not all(part.key for some in parts for part in some if not getattr(part, "prefix", False)):
@@ -163,9 +168,6 @@ class Database:
             puts = [operation for operation in branch if isinstance(operation, Put)]
             size += sum(len(put.key.encode(errors="surrogateescape")) + len(put.value) for put in puts)
             self._check_duplicates(branch, puts)
-            for put in puts:
-                if put.lease not in self._grants and put.lease != NO_LEASE:
-                    raise StoreRequestError(f"memory store: put of {put.key!r} with unknown lease {put.lease:x}")
         if size > MAX_REQUEST_SIZE:
             raise StoreLimitError(
                 f"memory store: a request of {size} bytes; it takes {MAX_REQUEST_SIZE}",

@@ -62,9 +62,10 @@ class Server:
         with self.lock:
             self._watchers.discard(watcher)
 
-    def add_owner(self, lease: int, on_lost: Callable[[], None]) -> None:
+    def add_owner(self, lease: int, on_lost: Callable[[], None] | None) -> None:
         """Call ``on_lost`` from the thread, once, when the lease is gone. Call it with the lock held."""
-        self._owners[lease] = on_lost
+        if on_lost is not None:
+            self._owners[lease] = on_lost
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"trunkline-memory-{self.name}", daemon=True)
             self._thread.start()

@@ -39,7 +39,7 @@ def open_store(url: str, *, clock: Clock = SYSTEM_CLOCK) -> MemoryStore:
     Raises:
         ConfigurationError: There is no name, or the store is open with another clock.
     """
-    name = url.removeprefix("memory://")
+    name = url.partition("://")[2]
     if not name:
         raise ConfigurationError("memory:// needs a name, such as memory://test")
     return MemoryStore(connect(name, clock))
@@ -151,8 +151,7 @@ class MemoryLease:
         self._is_ended = False
         self._was_lost = False
         self._id = server.database.grant(ttl)
-        if on_lost is not None:
-            server.add_owner(self._id, on_lost)
+        server.add_owner(self._id, on_lost)
 
     @property
     def id(self) -> int:
