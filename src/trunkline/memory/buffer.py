@@ -147,7 +147,7 @@ def _of_dlpack(source: Any) -> Buffer:
         kind=found.kind,
         address=found.address,
         device=found.device,
-        dtype=found.dtype if found.dtype in DTYPES else None,
+        dtype=found.dtype,
         item_size=found.item_size,
         shape=found.shape,
         is_contiguous=found.is_contiguous,

@@ -18,7 +18,7 @@ import numpy as np
 from trunkline.errors import DescriptorError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -145,6 +145,9 @@ class DescriptorList:
     def __getitem__(self, row: SupportsIndex) -> tuple[int, ...]:
         """Return one row as a tuple of ints."""
         return tuple(self.rows[operator.index(row)].tolist())
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return map(tuple, self.rows.tolist())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DescriptorList):

@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 from trunkline.errors import UnsupportedBufferError
+from trunkline.memory.dtype import DTYPES
 from trunkline.memory.kind import MemoryKind
 
 MAX_DIMENSIONS = 64
@@ -132,14 +133,12 @@ def read(capsule: Any) -> CapsuleTensor:
         raise UnsupportedBufferError(f"DLPack elements of {item_bits} bits; whole bytes are needed: view it as uint8")
     shape = tuple(tensor.shape[: tensor.ndim]) if tensor.ndim else ()
     strides = tuple(tensor.strides[: tensor.ndim]) if tensor.ndim and tensor.strides else None
-    dtype = None
-    if tensor.lanes == 1:
-        dtype = _NAMES.get((tensor.code, tensor.bits), f"{_LETTERS.get(tensor.code, '?')}{tensor.bits}")
+    name = _NAMES.get((tensor.code, tensor.bits), f"{_LETTERS.get(tensor.code)}{tensor.bits}")
     return CapsuleTensor(
         kind=_KINDS[tensor.device_type],
         address=(tensor.data or 0) + tensor.byte_offset,
         device=tensor.device_id,
-        dtype=dtype,
+        dtype=name if name in DTYPES and tensor.lanes == 1 else None,
         item_size=item_bits // 8,
         shape=shape,
         is_contiguous=strides is None or is_contiguous(shape, strides),

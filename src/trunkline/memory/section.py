@@ -144,10 +144,8 @@ class Section:
         return self._tables
 
     def _replace(self, backend: str, kind: MemoryKind, table: SegmentTable) -> None:
-        tables = {key: value for key, value in self._tables.items() if key != (backend, kind)}
-        if len(table):
-            tables[backend, kind] = table
-        self._tables = tables
+        tables = {**self._tables, (backend, kind): table}
+        self._tables = {key: kept for key, kept in tables.items() if len(kept)}
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{backend} {kind.name}: {len(table)}" for (backend, kind), table in self._tables.items())
