@@ -140,10 +140,10 @@ def encode_presence(presence: Presence) -> bytes:
     Raises:
         ConfigurationError: A field breaks its bounds, or the whole is over 64 KiB.
     """
-    known = {name: getattr(presence, name) for name in _Known.__struct_fields__}
+    known = _Known(**{name: getattr(presence, name) for name in _Known.__struct_fields__})
     try:
-        builtins = msgspec.to_builtins(msgspec.convert(known, _Known, from_attributes=True))
-        content = msgspec.json.encode({**presence.unknown, **builtins})
+        content = msgspec.json.encode({**presence.unknown, **msgspec.to_builtins(known)})
+        msgspec.json.decode(content, type=_Known)  # checks the bounds, which making the object does not
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise ConfigurationError(f"what the agent says about itself can't be published: {error}") from error
     if len(content) > MAX_PRESENCE_SIZE:
