@@ -41,7 +41,7 @@ class LoopbackBackend:
 
     def register(self, kind: MemoryKind, segments: NDArray[np.uint64]) -> Slots:
         """Register N×3 segments (address, length, device); all or none. Raises MemoryRegistrationError."""
-        self._check_open()
+        self.check_open()
         if kind is not MemoryKind.DRAM:
             raise MemoryRegistrationError(
                 f"agent {self._agent_name!r}: the loopback backend can't register {kind.name} memory (only DRAM)",
@@ -66,14 +66,14 @@ class LoopbackBackend:
 
     def deregister(self, slots: Slots) -> None:
         """Forget registered segments."""
-        self._check_open()
+        self.check_open()
         with self._lock:
             for slot in slots.tolist():
                 self._segments.pop(slot, None)
 
     def prepare(self, posting: Posting, peer: BackendPeer | None) -> LoopbackRequest:
         """Bind a posting; ``peer`` must be None."""
-        self._check_open()
+        self.check_open()
         if peer is not None:
             raise BackendError(f"the loopback backend works within one agent; it can't reach peer {peer.name!r}")
         return LoopbackRequest(self, posting)
@@ -96,7 +96,8 @@ class LoopbackBackend:
             start, size = self._segments.get(slot, (0, 0))
         return start <= address and address + length <= start + size
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ClosedError if the backend was closed."""
         if self._is_closed:
             raise ClosedError(f"the loopback backend of agent {self._agent_name!r} is closed", agent=self._agent_name)
 
@@ -116,7 +117,9 @@ class LoopbackRequest:
 
     def post(self, notification: bytes | None = None) -> Status:
         """Copy everything. Notifications are not carried."""
-        self._begin(notification)
+        if notification is not None:
+            raise BackendError("the loopback backend carries no notifications; its agent delivers its own")
+        self.begin()
         self.advance(self.rows)
         return self.status
 
@@ -136,10 +139,9 @@ class LoopbackRequest:
     def stop(self) -> None:
         """Nothing is ever left to stop."""
 
-    def _begin(self, notification: bytes | None) -> None:
-        self._backend._check_open()  # noqa: SLF001  the request is the backend's other half
-        if notification is not None:
-            raise BackendError("the loopback backend carries no notifications; its agent delivers its own")
+    def begin(self) -> None:
+        """Start anew."""
+        self._backend.check_open()
         self.status, self.reason, self.completed, self.total_ns = Status.IN_PROGRESS, "", 0, 0
         self._started_ns = time.perf_counter_ns()
 

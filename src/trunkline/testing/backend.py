@@ -1,0 +1,382 @@
+"""The promise of a backend as a test class, and a backend that tests drive step by step.
+
+A plug-in's tests subclass :class:`BackendContract` and give it a ``link``::
+
+    class TestMine(BackendContract):
+        @pytest.fixture
+        def link(self) -> Iterator[Link]:
+            backend = MyBackend("agent")
+            yield Link(backend, backend, None)
+            backend.close()
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trunkline.backend.contract import (
+    Backend,
+    BackendPeer,
+    NotifyingBackend,
+    Operation,
+    Posting,
+    ProgressingBackend,
+    RemoteBackend,
+    Request,
+    Status,
+)
+from trunkline.errors import ClosedError, MemoryRegistrationError, TransferStateError
+from trunkline.memory.kind import MemoryKind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from trunkline.backend.contract import Slots
+
+PATIENCE = 60.0
+"""Seconds after which a test gives up; an upper bound for busy machines, never an expected time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Two ends of transfers: for a backend that works within one agent both are the same and ``peer`` is None.
+
+    Attributes:
+        initiator: Posts the requests.
+        target: Owns the remote memory; it is driven by somebody else than the test.
+        peer: The target as the initiator loaded it.
+    """
+
+    initiator: Backend
+    target: Backend
+    peer: BackendPeer | None
+
+    def register(self, memory: NDArray[Any]) -> Slots:
+        """Register an array at the initiator."""
+        return self.initiator.register(MemoryKind.DRAM, segments_of(memory))
+
+    def offer(self, memory: NDArray[Any]) -> Slots:
+        """Register an array at the target and return its slots as the initiator sees them."""
+        slots = self.target.register(MemoryKind.DRAM, segments_of(memory))
+        if self.peer is None:
+            return slots
+        assert isinstance(self.target, RemoteBackend)
+        return self.peer.load_segments(MemoryKind.DRAM, segments_of(memory), self.target.remote_keys(slots))
+
+    def prepare(self, operation: Operation, local: NDArray[Any], remote: NDArray[Any], rows: Rows) -> Request:
+        """Register both arrays and bind a posting of ``rows``: (local offset, remote offset, length) each."""
+        posting = make_posting(operation, local, self.register(local), remote, self.offer(remote), rows)
+        return self.initiator.prepare(posting, self.peer)
+
+
+Rows = list[tuple[int, int, int]]
+
+
+def segments_of(*arrays: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return the N×3 segments of some arrays."""
+    return np.array([[array.ctypes.data, array.nbytes, 0] for array in arrays], np.uint64)
+
+
+def make_posting(
+    operation: Operation,
+    local: NDArray[Any],
+    local_slots: Slots,
+    remote: NDArray[Any],
+    remote_slots: Slots,
+    rows: Rows,
+) -> Posting:
+    """Return a posting of (local offset, remote offset, length) rows within two registered arrays."""
+    table = np.array(rows, np.uint64).reshape(-1, 3)
+    return Posting(
+        operation,
+        table[:, 0] + np.uint64(local.ctypes.data),
+        table[:, 1] + np.uint64(remote.ctypes.data),
+        table[:, 2].copy(),
+        np.full(len(rows), local_slots[0], np.int32),
+        np.full(len(rows), remote_slots[0], np.int32),
+    )
+
+
+def finish(request: Request, status: Status) -> Status:
+    """Return the final status of a request that ``post`` answered with ``status``."""
+    return request.wait(time.monotonic() + PATIENCE) if status == Status.IN_PROGRESS else status
+
+
+def bytes_of(size: int, seed: int) -> NDArray[np.uint8]:
+    """Return ``size`` reproducible random bytes."""
+    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+
+
+@st.composite
+def scattered_rows(draw: st.DrawFn, size: int) -> Rows:
+    """Rows that overlap on neither side, in any order, of any lengths from 1 up."""
+    lengths = draw(st.lists(st.integers(1, size // 16), min_size=1, max_size=16))
+
+    def place() -> list[int]:
+        order = draw(st.permutations(range(len(lengths))))
+        spare = (size - sum(lengths)) // len(lengths)
+        offsets, at = [0] * len(lengths), 0
+        for row in order:
+            at += draw(st.integers(0, spare))
+            offsets[row] = at
+            at += lengths[row]
+        return offsets
+
+    return list(zip(place(), place(), lengths, strict=True))
+
+
+class BackendContract:
+    """What every backend promises. Subclasses provide the fixture ``link``."""
+
+    SIZE = 1 << 16
+
+    @pytest.fixture
+    def link(self) -> Any:
+        pytest.fail("a subclass of BackendContract provides the fixture `link`")
+
+    def test_capabilities_agree_with_protocols(self, link: Link) -> None:
+        backend = link.initiator
+        assert isinstance(backend, Backend)
+        assert MemoryKind.DRAM in backend.capabilities.local_kinds
+        assert isinstance(backend, RemoteBackend) == bool(backend.capabilities.remote_kinds)
+        assert isinstance(backend, NotifyingBackend) == backend.capabilities.notifications
+        assert isinstance(backend, ProgressingBackend) == backend.capabilities.progress
+        assert backend.name == backend.name.upper()
+
+    @pytest.mark.parametrize("operation", list(Operation))
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(rows=scattered_rows(SIZE), seed=st.integers(0, 99))
+    def test_moves_exactly_the_rows(self, link: Link, operation: Operation, rows: Rows, seed: int) -> None:
+        local, remote = bytes_of(self.SIZE, seed), bytes_of(self.SIZE, seed + 1000)
+        expected_local, expected_remote = local.copy(), remote.copy()
+        for local_offset, remote_offset, length in rows:
+            here, there = slice(local_offset, local_offset + length), slice(remote_offset, remote_offset + length)
+            if operation is Operation.READ:
+                expected_local[here] = remote[there]
+            else:
+                expected_remote[there] = local[here]
+        request = link.prepare(operation, local, remote, rows)
+        assert finish(request, request.post()) == Status.DONE, request.reason
+        assert request.completed == len(rows)
+        np.testing.assert_array_equal(local, expected_local)
+        np.testing.assert_array_equal(remote, expected_remote)
+
+    @pytest.mark.parametrize("operation", list(Operation))
+    @pytest.mark.parametrize(("count", "size"), [(5000, 64), (3, 9 << 20), (0, 1)])
+    def test_many_and_large_rows(self, link: Link, operation: Operation, count: int, size: int) -> None:
+        local, remote = bytes_of(max(1, count * size), 1), bytes_of(max(1, count * size), 2)
+        order = np.random.default_rng(3).permutation(count)
+        rows = [(row * size, int(order[row]) * size, size) for row in range(count)]
+        request = link.prepare(operation, local, remote, rows)
+        assert finish(request, request.post()) == Status.DONE, request.reason
+        assert request.completed == count
+        if count:
+            np.testing.assert_array_equal(local.reshape(count, size), remote.reshape(count, size)[order])
+
+    def test_is_idle_before_it_is_posted_and_may_be_posted_again(self, link: Link) -> None:
+        local, remote = bytes_of(4096, 1), np.zeros(4096, np.uint8)
+        request = link.prepare(Operation.WRITE, local, remote, [(0, 0, 4096)])
+        assert request.poll() == Status.IDLE
+        assert request.completed == 0
+        assert not remote.any()
+        for value in range(3):
+            local[:] = value + 1
+            assert finish(request, request.post()) == Status.DONE
+            assert (remote == value + 1).all()
+            assert request.poll() == Status.DONE
+            assert request.wait(0) == Status.DONE
+            assert 0 < request.post_ns <= request.total_ns + 1_000_000_000
+
+    def test_registers_all_segments_or_none(self, link: Link) -> None:
+        memory = np.zeros(4096, np.uint8)
+        segments = np.vstack([segments_of(memory), np.array([[memory.ctypes.data, 0, 0]], np.uint64)])
+        with pytest.raises(MemoryRegistrationError, match="none was registered"):
+            link.initiator.register(MemoryKind.DRAM, segments)
+        with pytest.raises(MemoryRegistrationError):
+            link.initiator.register(MemoryKind.OBJECT, segments_of(memory))
+        slots = link.initiator.register(MemoryKind.DRAM, np.repeat(segments[:1], 300, axis=0))
+        assert len(set(slots.tolist())) == 300
+        link.initiator.deregister(slots)
+
+    def test_a_deregistered_segment_is_not_used(self, link: Link) -> None:
+        local, remote = bytes_of(64, 1), np.zeros(64, np.uint8)
+        slots = link.register(local)
+        posting = make_posting(Operation.WRITE, local, slots, remote, link.offer(remote), [(0, 0, 64)])
+        request = link.initiator.prepare(posting, link.peer)
+        link.initiator.deregister(slots)
+        assert finish(request, request.post()) == Status.FAILED
+        assert "registered" in request.reason
+        assert not remote.any()
+
+    def test_keeps_the_owner_of_a_posting_until_it_is_quiet(self, link: Link) -> None:
+        class Owner:
+            pass
+
+        local, remote = bytes_of(64 << 20, 1), np.zeros(64 << 20, np.uint8)
+        posting = make_posting(
+            Operation.WRITE, local, link.register(local), remote, link.offer(remote), [(0, 0, 64 << 20)]
+        )
+        owner = Owner()
+        object.__setattr__(posting, "owner", owner)
+        witness = weakref.ref(owner)
+        request = link.initiator.prepare(posting, link.peer)
+        status = request.post()
+        del owner, posting
+        if status == Status.IN_PROGRESS:
+            del request
+            gc.collect()
+            assert witness() is not None
+            backend = link.initiator
+            assert isinstance(backend, ProgressingBackend)
+            finished: list[Request] = []
+            end = time.monotonic() + PATIENCE
+            while not finished and time.monotonic() < end:
+                backend.progress()
+                finished += backend.take_finished()
+            assert [request.poll() for request in finished] == [Status.DONE]
+            del finished
+        else:
+            del request
+        gc.collect()
+        assert witness() is None
+        np.testing.assert_array_equal(local, remote)
+
+    def test_reports_an_end_once(self, link: Link) -> None:
+        backend = link.initiator
+        if not isinstance(backend, ProgressingBackend):
+            return
+        size = 32 << 20
+        local, remote = bytes_of(size, 1), np.zeros(size, np.uint8)
+        polled = link.prepare(Operation.WRITE, local, remote, [(0, 0, size)])
+        taken = link.prepare(Operation.READ, local, remote, [(0, 0, size)])
+        assert finish(polled, polled.post()) == Status.DONE
+        assert backend.take_finished() == []
+        assert taken.post() == Status.IN_PROGRESS
+        with pytest.raises(TransferStateError):
+            taken.post()
+        while not (finished := backend.take_finished()):
+            backend.run(time.monotonic() + PATIENCE)
+        assert finished == [taken]
+        assert taken.poll() == Status.DONE
+        assert backend.take_finished() == []
+
+    def test_stop_posts_no_more_and_drains(self, link: Link) -> None:
+        size = 128 << 20
+        local, remote = np.ones(size, np.uint8), np.zeros(size, np.uint8)
+        rows = [(at, at, 1 << 20) for at in range(0, size, 1 << 20)]
+        request = link.prepare(Operation.WRITE, local, remote, rows)
+        status = request.post()
+        request.stop()
+        status = finish(request, status)
+        if isinstance(link.initiator, ProgressingBackend):
+            assert status == Status.STOPPED
+            assert request.completed < len(rows)
+            assert not remote[-1]
+        else:
+            assert status == Status.DONE
+        assert remote[: request.completed << 20].all()
+        assert finish(request, request.post()) == Status.DONE
+        assert remote.all()
+
+    def test_a_wait_that_runs_out_cancels_nothing(self, link: Link) -> None:
+        size = 64 << 20
+        local, remote = np.ones(size, np.uint8), np.zeros(size, np.uint8)
+        request = link.prepare(Operation.WRITE, local, remote, [(0, 0, size)])
+        if request.post() == Status.IN_PROGRESS:
+            assert request.wait(0) == Status.IN_PROGRESS
+        assert request.wait(time.monotonic() + PATIENCE) == Status.DONE
+        assert remote.all()
+
+    def test_waits_from_several_threads(self, link: Link) -> None:
+        ends: list[Status] = []
+
+        def work(seed: int) -> None:
+            local, remote = bytes_of(1 << 20, seed), np.zeros(1 << 20, np.uint8)
+            request = link.prepare(Operation.WRITE, local, remote, [(0, 0, 1 << 20)])
+            for _ in range(20):
+                remote[:] = 0
+                end = finish(request, request.post())
+                ends.append(end if bytes(local) == bytes(remote) else Status.FAILED)
+
+        threads = [threading.Thread(target=work, args=(seed,), name=f"work-{seed}") for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert ends == [Status.DONE] * 80
+
+    def test_delivers_notifications_after_the_data(self, link: Link) -> None:
+        target = link.target
+        if not isinstance(target, NotifyingBackend):
+            return
+        local, remote = bytes_of(8 << 20, 1), np.zeros(8 << 20, np.uint8)
+        request = link.prepare(Operation.WRITE, local, remote, [(0, 0, 8 << 20)])
+        payloads = [b"", b"note \0 |", bytes(20_000), bytes(range(256)) * 400]
+        for payload in payloads:
+            remote[:] = 0
+            status = request.post(payload)
+            arrived: list[tuple[bytes, bool]] = []
+            finish(request, status)
+            end = time.monotonic() + PATIENCE
+            while not arrived and time.monotonic() < end:
+                arrived, dropped = target.take_notifications()
+                assert dropped == 0
+            assert arrived == [(payload, False)]
+            np.testing.assert_array_equal(local, remote)
+            assert request.poll() == Status.DONE
+
+    def test_notifies_alone_in_order_with_failure_marks(self, link: Link) -> None:
+        initiator, target = link.initiator, link.target
+        if not isinstance(initiator, NotifyingBackend) or not isinstance(target, NotifyingBackend):
+            return
+        assert link.peer is not None
+        for number in range(100):
+            request = initiator.notify(link.peer, b"%d" % number, failure=number % 3 == 0)
+            assert finish(request, request.poll()) == Status.DONE
+        arrived: list[tuple[bytes, bool]] = []
+        end = time.monotonic() + PATIENCE
+        while len(arrived) < 100 and time.monotonic() < end:
+            arrived += target.take_notifications()[0]
+        assert arrived == [(b"%d" % number, number % 3 == 0) for number in range(100)]
+
+    def test_run_returns_when_woken_or_at_the_end(self, link: Link) -> None:
+        backend = link.initiator
+        if not isinstance(backend, ProgressingBackend):
+            return
+        backend.wake()
+        backend.run(time.monotonic() + PATIENCE)  # woken before it began
+        started = time.monotonic()
+        backend.run(started + 0.05)
+        assert time.monotonic() - started >= 0.05
+        thread = threading.Thread(target=backend.run, args=(time.monotonic() + 10 * PATIENCE,), name="run")
+        thread.start()
+        backend.wake()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+    def test_closes_quietly(self, link: Link) -> None:
+        size = 64 << 20
+        local, remote = np.ones(size, np.uint8), np.zeros(size, np.uint8)
+        request = link.prepare(Operation.WRITE, local, remote, [(0, 0, size)])
+        status = request.post()
+        link.initiator.close()
+        link.initiator.close()
+        assert request.poll() == (Status.FAILED if status == Status.IN_PROGRESS else Status.DONE)
+        before = remote.copy()
+        local[:] = 99
+        time.sleep(0.01)
+        np.testing.assert_array_equal(remote, before)
+        with pytest.raises(ClosedError):
+            link.initiator.register(MemoryKind.DRAM, segments_of(local))
+        with pytest.raises(ClosedError):
+            request.post()
