@@ -68,10 +68,17 @@ class EtcdServer:
         binary: The etcd to run; None for :func:`find_binary`.
         port: Port for clients; 0 for a free one.
         arguments: More of etcd's command-line arguments; those given here win over ours.
+        is_secure: Whether clients must use TLS; the arguments then name the certificates.
     """
 
     def __init__(
-        self, directory: Path, *, binary: Path | None = None, port: int = 0, arguments: Sequence[str] = ()
+        self,
+        directory: Path,
+        *,
+        binary: Path | None = None,
+        port: int = 0,
+        arguments: Sequence[str] = (),
+        is_secure: bool = False,
     ) -> None:
         self.directory = directory
         self.binary = binary or find_binary()
@@ -79,12 +86,13 @@ class EtcdServer:
         self._metrics_port = free_port()
         self._peer_port = free_port()
         self._arguments = tuple(arguments)
+        self._scheme = "https" if is_secure else "http"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
         """The URL for clients."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:

@@ -159,7 +159,7 @@ def test_close_leaves_the_keys_to_the_ttl_when_etcd_is_away(bench: Bench) -> Non
     def revoke(_number: int, _timeout: float) -> None:
         raise StoreUnavailableError("gone")
 
-    lease = Lease(1, 30, 0, keeper=bench.keeper, revoke=revoke, on_lost=None)
+    lease = Lease(1, 30, bench.clock.monotonic(), keeper=bench.keeper, revoke=revoke, on_lost=None)
     bench.keeper.add(lease)
     lease.close()
 
