@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,7 +139,8 @@ class Watch(Protocol):
 
     def next(self, timeout: float | None) -> WatchEvent | None:
         """Wait for the next event; None when ``timeout`` seconds passed. Raises ClosedError once closed,
-        StoreAuthError if the right to watch is missing."""
+        StoreAuthError if the right to watch is missing.
+        """
         ...
 
     def close(self) -> None:
@@ -150,7 +151,7 @@ class Watch(Protocol):
         """Iterate until closed."""
         ...
 
-    def __enter__(self) -> Watch: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -217,13 +218,14 @@ class Store(ABC):
     @abstractmethod
     def watch(self, key: str, *, prefix: bool = False, after: int | None = None) -> Watch:
         """Watch one key (or prefix). With ``after`` changes later than that revision are delivered;
-        without it a Snapshot comes first, even when empty. Returns at once, before the server has answered."""
+        without it a Snapshot comes first, even when empty. Returns at once, before the server has answered.
+        """
 
     @abstractmethod
     def close(self) -> None:
         """Close watches and stop refreshing leases (they are orphaned, not revoked). Idempotent."""
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trunkline.directory import Directory
+from trunkline.errors import (
+    AgentNotFoundError,
+    ConfigurationError,
+    MetadataDecodeError,
+    MetadataError,
+    StoreUnavailableError,
+)
+from trunkline.metadata.key import NIXL_NAMESPACE
+from trunkline.store.contract import Delete, Put, Store, Transaction
+from trunkline.testing.faulty_store import Fault, FaultyStore
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from trunkline.testing.clock import FakeClock
+
+ONE, TWO = "1" * 32, "2" * 32
+
+
+@pytest.fixture
+def publisher(other_store: Store, clock: FakeClock) -> Directory:
+    return Directory(other_store, namespace="/prod", clock=clock)
+
+
+def put(store: Store, key: str, value: bytes = b"") -> int:
+    return store.transact(Transaction((), (Put(key, value),)), timeout=1).revision
+
+
+def test_what_is_there_is_fetched_in_one_transaction(
+    store: FaultyStore, directory: Directory, publisher: Directory
+) -> None:
+    session = publisher.open_session("a", incarnation=ONE, attributes={"role": "prefill"})
+    revision = session.publish(b"metadata", catalog=b"catalog")
+    found = directory.fetch("a", timeout=0)
+    assert len(store.transactions) == 1
+    assert (found.name, found.label, found.metadata, found.catalog) == ("a", "metadata", b"metadata", b"catalog")
+    assert found.revision == revision
+    assert found.presence is not None
+    assert (found.presence.incarnation, found.presence.attributes) == (ONE, {"role": "prefill"})
+
+
+def test_a_label_is_fetched_without_the_catalog(directory: Directory, publisher: Directory) -> None:
+    session = publisher.open_session("a", incarnation=ONE)
+    session.publish(b"full", catalog=b"c")
+    session.publish(b"part", label="part")
+    found = directory.fetch("a", label="part", timeout=0)
+    assert (found.metadata, found.catalog) == (b"part", None)
+    assert directory.fetch("a", timeout=0).catalog == b"c"
+
+
+def test_who_waits_is_woken_by_the_publication_and_by_nothing_else(
+    store: FaultyStore, directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    """Time stands still, so any polling would show as a hang; two transactions: the first look and the last."""
+    waiting = threads.submit(directory.fetch, "a")
+    clock.until_waiting(2)
+    with (
+        publisher.open_session("a", incarnation=ONE) as session,
+        publisher.open_session("ab", incarnation=TWO) as other,
+    ):
+        other.publish(b"other")
+        session.publish(b"part", label="part")
+        session.publish(b"metadata", catalog=b"c")
+        assert waiting.result(30).metadata == b"metadata"
+        assert waiting.result(30).catalog == b"c"
+    assert len(store.transactions) == 2
+
+
+def test_what_is_published_between_the_look_and_the_watch_is_not_missed(
+    store: FaultyStore, directory: Directory, publisher: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = publisher.open_session("a", incarnation=ONE)
+    watch = store.watch
+
+    def late(key: str, *, after: int) -> object:
+        session.publish(b"1")
+        return watch(key, after=after)
+
+    monkeypatch.setattr(store, "watch", late)
+    assert directory.fetch("a").metadata == b"1"
+
+
+def test_a_nixl_agent_has_no_record(store: FaultyStore, directory: Directory) -> None:
+    put(store, "/prod/a/")
+    revision = put(store, "/prod/a/metadata", b"nixl")
+    found = directory.fetch("a", timeout=0)
+    assert (found.metadata, found.catalog, found.presence, found.revision) == (b"nixl", None, None, revision)
+    assert directory.fetch("a", timeout=0, except_incarnations={ONE}) == found
+
+
+def test_by_default_both_default_namespaces_are_searched(
+    store: FaultyStore, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    directory, nixl = Directory(store, clock=clock), Directory(store, namespace=NIXL_NAMESPACE, clock=clock)
+    for place in ("/nixl/agents", "/nixl/agents/"):
+        waiting = [threads.submit(each.fetch, "a") for each in (directory, nixl)]
+        clock.until_waiting(6)  # each fetch and its two watches
+        put(store, f"{place}/a/metadata", place.encode())
+        assert [each.result(30).metadata for each in waiting] == [place.encode()] * 2
+        store.transact(Transaction((), (Delete(f"{place}/a/metadata"),)), timeout=1)
+
+
+def test_a_trunkline_agent_comes_before_leavings_of_nixl_s_and_else_the_newer_wins(
+    store: FaultyStore, clock: FakeClock
+) -> None:
+    directory = Directory(store, clock=clock)
+    put(store, "/nixl/agents//a/metadata", b"old")
+    put(store, "/nixl/agents/a/metadata", b"new")
+    assert directory.fetch("a", timeout=0).metadata == b"new"
+    with directory.open_session("a", incarnation=ONE) as session:
+        session.publish(b"ours")
+        put(store, "/nixl/agents//a/metadata", b"newest")
+        assert directory.fetch("a", timeout=0).metadata == b"ours"
+    assert directory.fetch("a", timeout=0).metadata == b"newest"
+
+
+def test_a_dead_incarnation_is_passed_over(
+    directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    publisher.open_session("a", incarnation=ONE).publish(b"1")
+    with pytest.raises(AgentNotFoundError, match="incarnation 11111111, which is gone"):
+        directory.fetch("a", timeout=0, except_incarnations=[ONE])
+    waiting = threads.submit(directory.fetch, "a", except_incarnations=[ONE])
+    clock.until_waiting(3)
+    successor = publisher.open_session("a", incarnation=TWO, takeover=True)
+    successor.publish(b"2")
+    assert waiting.result(30).metadata == b"2"
+
+
+def test_metadata_that_does_not_fit_its_record_is_not_believed(
+    store: FaultyStore, directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    """As when a real NIXL agent starts under a live name."""
+    session = publisher.open_session("a", incarnation=ONE)
+    session.publish(b"ours", catalog=b"c")
+    put(store, "/prod/a/metadata", b"nixl's")
+    with pytest.raises(AgentNotFoundError, match="another program has written"):
+        directory.fetch("a", timeout=0)
+    waiting = threads.submit(directory.fetch, "a")
+    clock.until_waiting(3)
+    session.publish(b"ours", catalog=b"c")
+    assert waiting.result(30).metadata == b"ours"
+    for catalog in (Put("/prod/.catalog/a", b"x"), Delete("/prod/.catalog/a")):
+        store.transact(Transaction((), (catalog,)), timeout=1)
+        with pytest.raises(AgentNotFoundError, match="another program has written"):
+            directory.fetch("a", timeout=0)
+
+
+def test_metadata_its_record_does_not_know_is_not_believed(
+    store: FaultyStore, directory: Directory, publisher: Directory
+) -> None:
+    publisher.open_session("a", incarnation=ONE)
+    put(store, "/prod/a/metadata", b"left behind")
+    with pytest.raises(AgentNotFoundError, match="does not know of it"):
+        directory.fetch("a", timeout=0)
+
+
+def test_a_catalog_no_record_knows_is_nobody_s(store: FaultyStore, directory: Directory, publisher: Directory) -> None:
+    publisher.open_session("a", incarnation=ONE).publish(b"1")
+    put(store, "/prod/.catalog/a", b"left behind")
+    assert directory.fetch("a", timeout=0).catalog is None
+
+
+def test_records_that_can_t_be_read_are_errors_at_once(store: FaultyStore, directory: Directory) -> None:
+    put(store, "/prod/a/metadata", b"1")
+    put(store, "/prod/.presence/a", b"\xff")
+    with pytest.raises(MetadataDecodeError, match=r"/prod/\.presence/a"):
+        directory.fetch("a")
+    put(store, "/prod/.presence/a", b'{"format":9,"min_reader":2}')
+    with pytest.raises(MetadataError, match="newer Trunkline"):
+        directory.fetch("a")
+
+
+def test_nobody_in_time_names_similar_agents_and_where_it_looked(
+    store: FaultyStore, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    directory = Directory(store, clock=clock)
+    put(store, "/nixl/agents//prefill-0/metadata")
+    with directory.open_session("prefill-1", incarnation=ONE):
+        waiting = threads.submit(directory.fetch, "prefil-0", timeout=5)
+        clock.until_waiting(4)
+        clock.advance(5)
+        with pytest.raises(AgentNotFoundError) as caught:
+            waiting.result(30)
+    for fact in ("'prefil-0'", "5.0 s", "/nixl/agents/ or /nixl/agents//", store.url, "'prefill-0', 'prefill-1'"):
+        assert fact in str(caught.value)
+    assert isinstance(caught.value, LookupError | TimeoutError)
+
+
+def test_a_withdrawn_agent_is_waited_for_without_asking(
+    store: FaultyStore, directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    session = publisher.open_session("a", incarnation=ONE)
+    session.publish(b"1")
+    session.withdraw()
+    waiting = threads.submit(directory.fetch, "a")
+    clock.until_waiting(3)
+    session.withdraw()
+    session.publish(b"2")
+    assert waiting.result(30).metadata == b"2"
+    assert len(store.transactions) == 2
+
+
+def test_a_store_that_is_away_while_waiting_is_waited_for(
+    store: FaultyStore, directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    store.outages = ["no endpoint answers"]
+    waiting = threads.submit(directory.fetch, "a")
+    clock.until_waiting(2)
+    with publisher.open_session("a", incarnation=ONE) as session:
+        session.publish(b"1")
+        assert waiting.result(30).metadata == b"1"
+
+
+def test_a_store_that_is_away_at_the_deadline_is_named_as_the_reason(
+    store: FaultyStore, directory: Directory, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    store.outages = ["no endpoint answers"]
+    waiting = threads.submit(directory.fetch, "a", timeout=5)
+    clock.until_waiting(2)
+    clock.advance(5)
+    with pytest.raises(AgentNotFoundError, match=r"unreachable \(no endpoint answers\).*Check the store"):
+        waiting.result(30)
+
+
+def test_a_store_that_is_away_at_the_start_is_its_own_error(store: FaultyStore, directory: Directory) -> None:
+    store.faults.append(Fault.LOST_REQUEST)
+    with pytest.raises(StoreUnavailableError):
+        directory.fetch("a")
+
+
+@pytest.mark.parametrize(("name", "label"), [("a/b", "metadata"), ("", "metadata"), ("a", ".x")])
+def test_impossible_names_are_refused(directory: Directory, name: str, label: str) -> None:
+    with pytest.raises(ConfigurationError):
+        directory.fetch(name, label=label)
