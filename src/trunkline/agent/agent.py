@@ -110,7 +110,7 @@ class Agent:
             if store is not None:
                 self._join(store, namespace, ttl or settings.session_ttl, takeover=takeover)
         except BaseException:
-            self.engine.close(Deadline(0.0))
+            self.engine.close()
             self._close_own_store()
             raise
         self._closed = False
@@ -410,8 +410,9 @@ class Agent:
                 log.warning("agent %r: its keys stay until the lease ends: %s", self.name, error)
             if self._published:
                 self._clock.wait(threading.Event(), deadline.remaining(at_most=drain))
-        self.engine.close(deadline)
+        self.engine.drain(deadline)
         self._peers.close()
+        self.engine.close()
         self._close_own_store()
 
     def __enter__(self) -> Self:

@@ -47,7 +47,7 @@ class Peers:
         self._lock = threading.RLock()
         self._peers: dict[str, Peer] = {}
         self._dead: dict[str, list[str]] = {}
-        self._probing: set[Peer] = set()
+        self._probes: dict[Peer, threading.Thread] = {}
         self._closed = False
 
     def get(self, name: str) -> Peer:
@@ -116,23 +116,27 @@ class Peers:
         """A connection broke: find out whether the peer still answers (called from the progress thread)."""
         with self._lock:
             peer = next((peer for peer in self._peers.values() if link in peer.target.links.values()), None)
-            if peer is None or peer.gone is not None or peer in self._probing or self._closed:
+            if peer is None or peer.gone is not None or peer in self._probes or self._closed:
                 return
-            self._probing.add(peer)
-        threading.Thread(
-            target=self._probe, args=(engine, peer, link), name=f"trunkline-probe-{peer.name}", daemon=True
-        ).start()
+            probe = threading.Thread(
+                target=self._probe, args=(engine, peer, link), name=f"trunkline-probe-{peer.name}", daemon=True
+            )
+            self._probes[peer] = probe
+            probe.start()
 
     def close(self) -> None:
         """Close the connections to all peers. Idempotent."""
         with self._lock:
             self._closed = True
-            peers = list(self._peers.values())
+            peers, probes = list(self._peers.values()), list(self._probes.values())
             self._peers.clear()
         for peer in peers:
             peer.bury(f"agent {self._agent!r} was closed")
             for link in peer.target.links.values():
                 link.close()
+        for probe in probes:
+            if probe is not threading.current_thread():
+                probe.join()
 
     def all(self) -> list[Peer]:
         """Return the loaded peers."""
@@ -179,7 +183,7 @@ class Peers:
                 log.warning("peer %r: connection broke (%s), could not be probed: %s", peer.name, reason, error)
         finally:
             with self._lock:
-                self._probing.discard(peer)
+                del self._probes[peer]
 
     def _declare_dead(self, engine: Engine, peer: Peer, reason: str) -> None:
         with self._lock:

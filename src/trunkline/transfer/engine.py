@@ -231,10 +231,11 @@ class Engine:
         self._forked = True
         self._closed = True
 
-    def close(self, deadline: Deadline) -> None:
-        """Cancel what runs, let it drain until the deadline, force the rest; stop the threads. Idempotent."""
+    def drain(self, deadline: Deadline) -> None:
+        """Take no more transfers; cancel what runs, let it drain until the deadline, force the rest. Idempotent."""
         if self._closed:
             return
+        self._closed = True
         running = list(self.active)
         for handle in running:
             handle.cancel()
@@ -244,7 +245,9 @@ class Engine:
                 handle.wait(drain.remaining())
             except TrunklineError:
                 handle.abort(f"agent {self.name!r} was closed")
-        self._closed = True
+
+    def close(self) -> None:
+        """End the threads and the backends, after :meth:`drain` and with all peers closed. Idempotent."""
         self._closing.set()
         for backend in self._driven:
             backend.wake()

@@ -1,0 +1,47 @@
+"""The other process of the fault tests: an agent that offers memory and does what its standard input says.
+
+Run with the size of its memory in bytes; answers every line with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+
+import numpy as np
+
+from trunkline import Agent
+from trunkline.errors import DeadlineError
+
+
+def main() -> None:
+    memory = np.full(int(sys.argv[1]), 1, np.uint8)
+    with Agent(sys.argv[2], devices="lo", ttl=2.0) as agent:
+        registered = agent.register(memory, name="memory")
+        for line in sys.stdin:
+            command, *arguments = line.split()
+            answer: object = None
+            if command == "card":
+                answer = agent.card().hex()
+            elif command == "publish":
+                answer = agent.publish()
+            elif command == "count":  # how many bytes hold each of these values
+                answer = [int(np.count_nonzero(memory == int(value))) for value in arguments]
+            elif command == "checksum":
+                answer = zlib.crc32(memory)
+            elif command == "note":
+                try:
+                    note = agent.wait_notification(timeout=float(arguments[0]))
+                    answer = [note.sender, note.payload.decode(), note.ok]
+                except DeadlineError:
+                    answer = None
+            elif command == "deregister":
+                agent.deregister(registered)
+            elif command == "close":
+                break
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""A terminal state means quiet: once a transfer has ended, badly too, neither side's memory changes because of it.
+
+Each test poisons the initiator's buffer right after the end, and then gives whatever might still travel its chance.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.fault.agent.conftest import SIZE
+from trunkline import Agent, State
+from trunkline.errors import (
+    DeadlineError,
+    MemoryInUseError,
+    PeerGoneError,
+    TransferCancelledError,
+    TransferDeadlineError,
+    TransferError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.fault.agent.conftest import Target
+    from trunkline import TransferHandle
+
+PROMPT = 20.0
+"""Seconds; far above what anything here takes, and far below UCX's own timeouts."""
+
+
+def load(initiator: Agent, target: Target, value: int) -> tuple[np.ndarray[Any, Any], Any, Any]:
+    memory = np.full(SIZE, value, np.uint8)
+    local = initiator.register(memory)
+    peer = initiator.load_peer(bytes.fromhex(target.ask("card")))
+    peer.connect(PROMPT)
+    return memory, local, peer["memory"]
+
+
+def ended(transfer: TransferHandle) -> TransferError:
+    with pytest.raises(TransferError) as caught:
+        transfer.wait(PROMPT)
+    assert transfer.error is caught.value
+    assert not transfer.ok
+    return caught.value
+
+
+@pytest.mark.usefixtures("tcp")
+def test_a_cancelled_write_to_a_stopped_peer(initiator: Agent, open_target: Callable[..., Target]) -> None:
+    target = open_target()
+    memory, local, remote = load(initiator, target, 2)
+    target.stop()
+    transfer = initiator.write(local, to=remote, notify=b"promised")
+    with pytest.raises(DeadlineError, match="was not cancelled"):
+        transfer.wait(0.2)
+    assert transfer.state is State.POSTED
+    transfer.cancel()
+    error = ended(transfer)
+    assert isinstance(error, TransferCancelledError)
+    assert error.failed is not None
+    assert error.failed.tolist() == [0]
+    assert transfer.state is State.CANCELLED
+    memory[:] = 9
+    target.resume()
+    assert target.ask("note", PROMPT) == ["initiator", "promised", False]
+    ones, twos, poison = target.ask("count", 1, 2, 9)
+    assert poison == 0
+    assert ones + twos == SIZE
+    again = initiator.write(local, to=remote, notify=b"second")
+    again.wait(PROMPT)
+    assert target.ask("note", PROMPT) == ["initiator", "second", True]
+    assert target.ask("count", 9) == [SIZE]
+
+
+@pytest.mark.usefixtures("tcp")
+def test_a_read_that_passes_its_deadline(initiator: Agent, open_target: Callable[..., Target]) -> None:
+    target = open_target()
+    memory, local, remote = load(initiator, target, 0)
+    target.stop()
+    started = time.monotonic()
+    transfer = initiator.read(remote, into=local, deadline=0.2)
+    error = ended(transfer)
+    assert isinstance(error, TransferDeadlineError)
+    assert isinstance(error, TimeoutError)
+    assert "deadline of 0.2 s" in str(error)
+    assert time.monotonic() - started < PROMPT
+    assert transfer.state is State.FAILED
+    memory[:] = 9
+    target.resume()
+    target.ask("checksum")
+    initiator.peer("target").connect(PROMPT)
+    assert np.count_nonzero(memory == 9) == SIZE
+
+
+@pytest.mark.usefixtures("tcp")
+def test_a_deadline_is_kept_when_nobody_looks(initiator: Agent, open_target: Callable[..., Target]) -> None:
+    target = open_target()
+    _, local, remote = load(initiator, target, 0)
+    target.stop()
+    seen: list[TransferHandle] = []
+    transfer = initiator.read(remote, into=local, deadline=0.2, tag="late")
+    transfer.add_done_callback(seen.append)
+    end = time.monotonic() + PROMPT
+    while not seen and time.monotonic() < end:
+        time.sleep(0.01)
+    assert seen == [transfer]
+    assert [each.tag for each in initiator.take_finished()] == ["late"]
+
+
+def test_a_peer_killed_in_the_middle(initiator: Agent, open_target: Callable[..., Target], transport: str) -> None:
+    target = open_target()
+    memory, local, remote = load(initiator, target, 2)
+    transfers = [initiator.write(local, to=remote) for _ in range(2)]
+    target.kill()
+    late = []
+    for _ in range(20):
+        try:
+            late.append(initiator.write(local, to=remote, deadline=PROMPT))
+        except PeerGoneError:
+            break
+    for transfer in [*transfers, *late]:
+        try:
+            transfer.wait(PROMPT)
+        except TransferError as error:
+            assert error.reason, transport
+        assert transfer.state.has_ended
+    memory[:] = 9
+    peer = initiator.peer("target")
+    assert "unreachable" in peer.wait_gone(PROMPT)
+    with pytest.raises(PeerGoneError, match="fetch it again"):
+        initiator.write(local, to=remote)
+    assert np.count_nonzero(memory == 9) == SIZE
+
+
+def test_an_idle_peer_that_is_killed(initiator: Agent, open_target: Callable[..., Target], transport: str) -> None:
+    target = open_target()
+    load(initiator, target, 2)
+    peer = initiator.peer("target")
+    target.kill()
+    assert "unreachable" in peer.wait_gone(PROMPT), transport
+    with pytest.raises(PeerGoneError):
+        peer.connect(1)
+    with pytest.raises(PeerGoneError):
+        initiator.notify(peer, b"anybody?")
+
+
+@pytest.mark.usefixtures("tcp")
+def test_memory_in_use_is_not_deregistered(initiator: Agent, open_target: Callable[..., Target]) -> None:
+    target = open_target()
+    _, local, remote = load(initiator, target, 2)
+    target.stop()
+    transfer = initiator.write(local, to=remote)
+    with pytest.raises(MemoryInUseError, match="wait for it or cancel it"):
+        initiator.deregister(local, timeout=0.1)
+    transfer.cancel()
+    ended(transfer)
+    initiator.deregister(local)
+
+
+@pytest.mark.usefixtures("tcp")
+def test_a_dropped_handle_keeps_its_memory_until_the_end(initiator: Agent, open_target: Callable[..., Target]) -> None:
+    target = open_target()
+    memory, local, remote = load(initiator, target, 2)
+    target.stop()
+    initiator.write(local, to=remote, notify=b"arrived")
+    target.resume()
+    assert target.ask("note", PROMPT) == ["initiator", "arrived", True]
+    assert target.ask("count", 2) == [SIZE]
+    assert memory[0] == 2
+
+
+@pytest.mark.usefixtures("tcp")
+def test_closing_the_agent_ends_what_is_stuck(open_target: Callable[..., Target]) -> None:
+    target = open_target()
+    initiator = Agent("initiator", devices="lo", grace=0.3)
+    memory, local, remote = load(initiator, target, 2)
+    target.stop()
+    transfer = initiator.write(local, to=remote)
+    started = time.monotonic()
+    initiator.close(timeout=5)
+    assert time.monotonic() - started < PROMPT
+    assert transfer.state.has_ended
+    memory[:] = 9
+    target.resume()
+    assert target.ask("count", 9) == [0]
+
+
+def test_deregistering_while_a_peer_writes(
+    initiator: Agent, open_target: Callable[..., Target], transport: str
+) -> None:
+    target = open_target()
+    _, local, remote = load(initiator, target, 2)
+    transfers = [initiator.write(local, to=remote, deadline=PROMPT) for _ in range(3)]
+    target.ask("deregister")
+    for transfer in transfers:
+        try:
+            transfer.wait(PROMPT)
+        except TransferError as error:
+            assert error.reason, transport
+    assert target.ask("count", 1, 2)[1] >= 0  # the target lives: its memory stayed mapped
+    peer = initiator.load_peer(bytes.fromhex(target.ask("card")))
+    with pytest.raises(LookupError):
+        peer["memory"]
+    with pytest.raises(LookupError):
+        initiator.write(local, to=remote)

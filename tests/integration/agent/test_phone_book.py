@@ -1,0 +1,156 @@
+"""Publishing, fetching, updating and withdrawing through agents."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from trunkline import Agent, AsyncAgent, DescriptorList, MemoryKind
+from trunkline.errors import (
+    AgentNameInUseError,
+    AgentNotFoundError,
+    ClosedError,
+    DeadlineError,
+    NotRegisteredError,
+    PeerGoneError,
+    SegmentNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from tests.integration.agent.conftest import Pair
+
+
+def test_a_fetch_waits_for_an_agent_that_is_not_there_yet(pair: Pair) -> None:
+    later = threading.Timer(0.1, pair.prefill.publish)
+    later.start()
+    assert pair.decode.fetch("prefill-0", timeout=30).name == "prefill-0"
+    later.join()
+
+
+def test_an_unknown_name_names_similar_ones(pair: Pair) -> None:
+    pair.prefill.publish()
+    with pytest.raises(AgentNotFoundError, match="prefill-0") as caught:
+        pair.decode.fetch("prefil-0", timeout=0.05)
+    assert isinstance(caught.value, LookupError)
+    assert isinstance(caught.value, TimeoutError)
+
+
+def test_fetching_again_takes_over_exactly_the_difference(pair: Pair) -> None:
+    kept, dropped, added = (np.full(64, value, np.uint8) for value in (1, 2, 3))
+    mine = np.zeros(64, np.uint8)
+    pair.prefill.register(kept, name="kept")
+    gone = pair.prefill.register(dropped, name="dropped")
+    pair.prefill.publish()
+    local = pair.decode.register(mine)
+    peer = pair.decode.fetch("prefill-0")
+    running = pair.decode.prepare(local, peer["kept"])
+    pair.prefill.deregister(gone, drain=0)
+    pair.prefill.register(added, name="added")
+    pair.prefill.publish()
+    assert pair.decode.fetch("prefill-0") is peer
+    assert peer.keys() == ["kept", "added"]
+    running.read().wait()
+    assert mine.tolist() == [1] * 64
+    pair.decode.read(peer["added"], into=local).wait()
+    assert mine.tolist() == [3] * 64
+    with pytest.raises(SegmentNotFoundError, match="offers no memory named 'dropped'"):
+        peer["dropped"]
+    there = DescriptorList.of(MemoryKind.DRAM, [(dropped.ctypes.data, 64, 0)])
+    here = DescriptorList.of(MemoryKind.DRAM, [(mine.ctypes.data, 64, 0)])
+    with pytest.raises(SegmentNotFoundError, match="is not registered"):
+        pair.decode.read(there, into=here, peer=peer)
+
+
+def test_withdrawing_hides_the_agent_until_it_publishes_again(pair: Pair) -> None:
+    pair.prefill.publish()
+    pair.prefill.withdraw()
+    with pytest.raises(AgentNotFoundError):
+        pair.decode.fetch("prefill-0", timeout=0.05)
+    pair.prefill.publish()
+    pair.decode.fetch("prefill-0")
+
+
+def test_a_new_incarnation_replaces_the_old_peer(pair: Pair) -> None:
+    memory = np.zeros(64, np.uint8)
+    with Agent("worker", store=pair.store, devices="lo") as worker:
+        worker.register(memory, name="kv")
+        worker.publish()
+        old = pair.decode.fetch("worker")
+        view = old["kv"]
+    local = pair.decode.register(np.zeros(64, np.uint8))
+    with Agent("worker", store=pair.store, devices="lo") as worker:
+        worker.register(memory, name="kv")
+        worker.publish()
+        new = pair.decode.fetch("worker")
+        assert new is not old
+        assert pair.decode.peer("worker") is new
+        assert new.incarnation != old.incarnation
+        for use in (lambda: old["kv"], lambda: pair.decode.read(view, into=local), old.connect):
+            with pytest.raises(PeerGoneError, match="superseded"):
+                use()
+        pair.decode.read(new["kv"], into=local).wait()
+
+
+def test_two_live_agents_of_one_name(pair: Pair) -> None:
+    with pytest.raises(AgentNameInUseError, match="prefill-0"):
+        Agent("prefill-0", store=pair.store, devices="lo", timeout=0.05)
+    with Agent("prefill-0", store=pair.store, devices="lo", takeover=True) as winner:
+        winner.publish()
+        assert pair.decode.fetch("prefill-0").incarnation == winner.incarnation
+
+
+def test_deregistered_memory_leaves_the_book_and_the_agent(pair: Pair) -> None:
+    kv = pair.prefill.register(np.zeros(64, np.uint8), name="kv")
+    pair.prefill.publish()
+    pair.prefill.deregister(kv, drain=0)
+    assert pair.decode.fetch("prefill-0").keys() == []
+    with pytest.raises(NotRegisteredError, match=r"\(any more\)"):
+        pair.prefill.deregister(kv)
+
+
+def test_closing_withdraws_and_is_idempotent(pair: Pair) -> None:
+    pair.prefill.publish()
+    pair.prefill.close()
+    pair.prefill.close()
+    with pytest.raises(AgentNotFoundError):
+        pair.decode.fetch("prefill-0", timeout=0.05)
+    with pytest.raises(ClosedError, match="make a new Agent"):
+        pair.prefill.publish()
+
+
+def test_waiting_for_a_notification_is_bounded(pair: Pair) -> None:
+    with pytest.raises(DeadlineError, match="got no notification"):
+        pair.decode.wait_notification(timeout=0.02)
+
+
+async def test_the_async_agent_has_the_same_methods(store: str) -> None:
+    theirs, mine = np.arange(64, dtype=np.uint8), np.zeros(64, np.uint8)
+    async with AsyncAgent("a", store=store, devices="lo") as a, AsyncAgent("b", store=store, devices="lo") as b:
+        kv = a.register(theirs, name="kv")
+        await a.publish()
+        peer = await b.fetch("a")
+        local = b.register(mine)
+        transfer = await b.read(peer["kv"], into=local, notify=b"done", tag="t")
+        assert transfer.ok
+        note = await a.wait_notification()
+        assert (note.sender, note.payload) == ("b", b"done")
+        with pytest.raises(DeadlineError):
+            await a.wait_notification(timeout=0.02)
+        assert [each.tag for each in b.take_finished()] == ["t"]
+        np.testing.assert_array_equal(mine, theirs)
+        b.notify("a", b"again")
+        assert (await a.wait_notification(matches=lambda each: each.payload == b"again")).sender == "b"
+        await a.deregister(kv, drain=0)
+        await a.withdraw()
+        with pytest.raises(AgentNotFoundError):
+            await b.fetch("a", timeout=0.05)
+
+
+def test_the_async_agent_has_every_method_of_the_agent() -> None:
+    def public(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    assert public(Agent) - public(AsyncAgent) == set()
