@@ -171,7 +171,7 @@ def _find_records(reader: ContainerReader, count: int) -> NDArray[np.int64]:
 def _record_step(reader: ContainerReader, offset: int, row: int, count: int) -> int:
     """Return the size of the record at ``offset``, which lies within the data."""
     left = len(reader.data) - offset
-    if left < _RECORD_SIZE:
+    if left < _U64.size:
         raise reader.fault("segment", offset, f"the data ends in segment {row} of {count}")
     (size,) = _U64.unpack_from(reader.data, offset)
     if not _SEGMENT_SIZE <= size <= left - _FRAME_SIZE:

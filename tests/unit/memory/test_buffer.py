@@ -253,6 +253,7 @@ class TestDlpack:
             ({"strides": (1, 2)}, "not C-contiguous"),
             ({"shape": (2, 0), "data": 0}, "is empty"),
             ({"data": 0}, "no real memory"),
+            ({"data": 2**64 - 24}, "no real memory"),
             ({"shape": (-2, 3)}, "is empty"),
         ],
     )

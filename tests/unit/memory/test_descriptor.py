@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -41,8 +41,9 @@ class TestOf:
         assert descriptors.rows.dtype == np.uint64
         assert descriptors.rows.tolist() == [[1, 2, 3], [4, 5, 6]]
 
-    def test_rows_are_a_frozen_c_contiguous_copy(self) -> None:
-        source = np.asfortranarray(np.array([[1, 2, 3], [4, 5, 6]], dtype=np.uint64))
+    @pytest.mark.parametrize("order", ["C", "F"])
+    def test_rows_are_a_frozen_c_contiguous_copy(self, order: Literal["C", "F"]) -> None:
+        source = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.uint64, order=order)
         descriptors = DescriptorList.of(DRAM, source)
         source[:] = 0
         assert descriptors[0] == (1, 2, 3)
@@ -276,7 +277,14 @@ class TestSplit:
         assert pieces[0] is rows
         assert origin.tolist() == [0, 1]
 
-    @pytest.mark.parametrize("rows", [[(0, 2**63 - 1, 0)], [(0, MAX_BLOCKS, 0), (0, 1, 0)]])
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            [(0, 2**63 - 1, 0)],
+            [(0, MAX_BLOCKS, 0), (0, 1, 0)],
+            [(0, 2**63 - 1, 0), (0, 2**63 - 1, 0), (0, 3, 0)],  # 1 piece in all, in 64 bits
+        ],
+    )
     def test_too_many_pieces(self, rows: list[tuple[int, int, int]]) -> None:
         with pytest.raises(DescriptorError, match="pieces of 1 bytes"):
             split([plain(*rows)], 1)
