@@ -149,6 +149,7 @@ class EtcdServer:
     def pause(self) -> None:
         """Stop it from running (SIGSTOP): its connections stay open and nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)  # until all its threads stand
 
     def resume(self) -> None:
         """Let a paused one run on."""

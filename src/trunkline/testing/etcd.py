@@ -77,7 +77,7 @@ class EtcdCluster:
 
 
 class TcpProxy:
-    """Forwards TCP connections to a port of this machine, until it is cut.
+    """Forwards TCP connections to a port of this machine, until it is cut or muted.
 
     Args:
         port: The port to forward to.
@@ -87,9 +87,10 @@ class TcpProxy:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the three below
         self._sockets: set[socket.socket] = set()
         self._is_cut = False
+        self._is_muted = False
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
@@ -105,10 +106,15 @@ class TcpProxy:
             for each in self._sockets:
                 _shut(each)
 
-    def mend(self) -> None:
-        """Let connections through again."""
+    def mute(self) -> None:
+        """Forward what clients send, and lose what is answered."""
         with self._lock:
-            self._is_cut = False
+            self._is_muted = True
+
+    def mend(self) -> None:
+        """Let connections and answers through again; after :meth:`mute` cut first, for answers were torn."""
+        with self._lock:
+            self._is_cut = self._is_muted = False
 
     def close(self) -> None:
         """Break all connections, stop listening and join the threads."""
@@ -148,13 +154,16 @@ class TcpProxy:
                     server.close()
                     continue
                 self._sockets |= {client, server}
-            self._start(self._forward, client, server)
-            self._start(self._forward, server, client)
+            self._start(self._forward, client, server, False)
+            self._start(self._forward, server, client, True)
 
-    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                with self._lock:
+                    is_lost = is_answer and self._is_muted
+                if not is_lost:
+                    sink.sendall(data)
         for each in (source, sink):
             _shut(each)
         with self._lock:
