@@ -449,6 +449,8 @@ cdef class Endpoint:
             gate_enter(&self.worker.c.gate)
             if self.c.connection == NULL:
                 connection_open(&self.worker.c, &self.c, padded, &status)
+                if status != 0:
+                    copy_reason(self.c.failure, ucs_status_string(<ucs_status_t> status))
             gate_leave(&self.worker.c.gate)
         free(padded)
         return None if status == 0 else explain(status)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trunkline.backend.contract import Capabilities, ConnectionInfo, Posting
-from trunkline.backend.plugins.ucx.check import MEMORY_TYPES, check_worker_address
+from trunkline.backend.plugins.ucx.address import check_worker_address, read_layout
 from trunkline.backend.plugins.ucx.library import load_native
 from trunkline.backend.plugins.ucx.peer import UcxPeer
-from trunkline.errors import BackendError, MemoryRegistrationError
+from trunkline.backend.plugins.ucx.remote_key import MEMORY_TYPES
+from trunkline.errors import BackendError, BackendUnavailableError, MemoryRegistrationError, MetadataDecodeError
 from trunkline.metadata.model import RemoteKeys
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trunkline.backend.contract import BackendPeer, Request, Slots
+    from trunkline.backend.plugins.ucx.address import AddressLayout
     from trunkline.memory.kind import MemoryKind
 
 # What NIXL sets (NIXL-FORMATS section 5): peers choose the same transports only if both sides agree. As with
@@ -66,6 +68,7 @@ class UcxBackend:
             notification_count=notification_count,
             notification_bytes=notification_bytes,
         )
+        self._layout = self._own_layout()
         self._lock = threading.Lock()  # registering against close
         self._kinds = frozenset(
             kind for kind, memory_type in MEMORY_TYPES.items() if self._worker.memory_types >> memory_type & 1
@@ -74,6 +77,16 @@ class UcxBackend:
         address = self._scratch.ctypes.data
         slots = self._worker.register(np.array([[address, self._scratch.nbytes, 0]], np.uint64), 0)
         self._scratch_slot = (int(slots[0]), address)
+
+    def _own_layout(self) -> AddressLayout:
+        try:
+            return read_layout(self._worker.name, self._worker.address())
+        except MetadataDecodeError as error:
+            self._worker.close()
+            raise BackendUnavailableError(
+                f"this UCX writes worker addresses that Trunkline can't check ({error}); unset UCX_UNIFIED_MODE, "
+                "or use a UCX from 1.21 to 1.23",
+            ) from error
 
     @property
     def capabilities(self) -> Capabilities:
@@ -115,7 +128,7 @@ class UcxBackend:
         Raises:
             MetadataDecodeError: The address is not one UCX could have made.
         """
-        check_worker_address(name, info)
+        check_worker_address(name, info, self._layout)
         return UcxPeer(name, self._worker, info, self._scratch_slot)
 
     def prepare(self, posting: Posting, peer: BackendPeer | None) -> Request:

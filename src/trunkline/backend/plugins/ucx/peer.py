@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trunkline.backend.contract import Operation, Posting, Status
-from trunkline.backend.plugins.ucx.check import check_remote_keys
+from trunkline.backend.plugins.ucx.remote_key import check_remote_keys
 from trunkline.errors import DeadlineError, PeerGoneError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class UcxPeer:
     """One loaded peer. Any thread may call any method.
 
     The connection is made on first use. When it breaks, requests in flight end as FAILED, and the next ``post``
-    makes a new one from the same connection info, but not within 50 ms of the failure (doubling up to 2 s
+    makes a new one from the same connection info, but not within 50 ms of the last attempt (doubling up to 2 s
     while it keeps failing): until then ``post`` fails with the last reason.
 
     Args:
@@ -69,7 +69,10 @@ class UcxPeer:
         self.endpoint.unload_keys(slots)
 
     def connect(self, timeout: float) -> None:
-        """Wire up and prove that the peer answers: read 8 bytes of its memory, or flush where it offers none.
+        """Wire up and prove the path by reading up to 8 bytes of the peer's memory.
+
+        Where none is loaded, only that its transport takes the connection is proved: UCX's flush needs no answer.
+        Cross-memory attach reads a stopped process too.
 
         Raises:
             PeerGoneError: The connection broke: the peer is dead.
