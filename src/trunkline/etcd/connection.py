@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
     from trunkline.etcd.config import EtcdConfig
 
+_log = logging.getLogger(__name__)
+
 ATTEMPT_TIMEOUT = 2.0
+_LOSES_WRITES = {"3.5.0", "3.5.1", "3.5.2"}  # etcd's own announcement, fixed in 3.5.3
 _REQUIRE_LEADER = ("hasleader", "true")  # a member cut off from its leader then refuses instead of going stale
 
 
@@ -161,7 +165,12 @@ class Connection:
             StoreError: As :meth:`call`, after the time for one attempt per endpoint.
         """
         deadline = Deadline(ATTEMPT_TIMEOUT * len(self._channels), self._clock)
-        self.call(STATUS, STATUS.request(), deadline=deadline, operation=operation)
+        status = self.call(STATUS, STATUS.request(), deadline=deadline, operation=operation)
+        if len(self._channels) > 1 and status.version in _LOSES_WRITES:
+            _log.warning(
+                f"etcd at {self.config.url} is {status.version}, which can lose committed writes "
+                "when a member crashes; upgrade the cluster to 3.5.3 or later"
+            )
         channel, token = self._channels[self._current], self._token
         return Stream(channel, token, channel.stream(method, requests, _metadata(token)))
 

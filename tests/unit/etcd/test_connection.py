@@ -11,7 +11,7 @@ from trunkline.clock import Deadline
 from trunkline.errors import ClosedError, ForkedError, StoreAuthError, StoreRequestError, StoreUnavailableError
 from trunkline.etcd.config import EtcdConfig
 from trunkline.etcd.connection import Connection
-from trunkline.etcd.messages import AUTHENTICATE, RANGE, STATUS, TXN
+from trunkline.etcd.messages import AUTHENTICATE, RANGE, STATUS, TXN, WATCH
 
 TIMED_OUT = FakeRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 BAD_TOKEN = FakeRpcError(grpc.StatusCode.UNAUTHENTICATED, "etcdserver: invalid auth token")
@@ -200,3 +200,24 @@ def test_a_late_failure_of_an_old_endpoint_moves_nobody() -> None:
     network.connection.leave(old)
     network.get()
     assert len(network.channels[1].calls) == 1
+
+
+def test_a_stream_opens_where_an_endpoint_just_answered() -> None:
+    network = Network("a:1", "b:1")
+    network.channels[0].script = [unavailable()]
+    stream = network.connection.open_stream(WATCH, iter(()), operation="watch")
+    assert stream.channel is cast("Any", network.channels[1])
+    for channel in network.channels:
+        channel.script = [unavailable()] * 100
+    with pytest.raises(StoreUnavailableError, match="watch failed after 4"):
+        network.connection.open_stream(WATCH, iter(()), operation="watch")
+
+
+@pytest.mark.parametrize(("version", "is_told"), [("3.5.1", True), ("3.5.3", False)])
+def test_a_cluster_that_can_lose_writes_is_warned_of(
+    version: str, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Network("a:1", "b:1")
+    network.channels[0].script = [STATUS.response(version=version)]
+    network.connection.open_stream(WATCH, iter(()), operation="watch")
+    assert ("lose committed writes" in caplog.text) is is_told

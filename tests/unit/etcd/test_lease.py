@@ -145,11 +145,12 @@ def test_an_owner_that_fails_does_not_harm_the_others(bench: Bench) -> None:
 
 
 def test_close_revokes_once_within_the_ttl(bench: Bench) -> None:
-    first, second = bench.grant(1, 30), bench.grant(2, 30)
+    first, second, third = bench.grant(1, 30), bench.grant(2, 30), bench.grant(3, 30)
     first.close()
     first.close()
     second.close(timeout=4)
-    assert bench.revoked == [(1, 30), (2, 4)]
+    third.close(timeout=99)
+    assert bench.revoked == [(1, 30), (2, 4), (3, 30)]
     bench.clock.advance(100)
     bench.clock.until_waiting()
     assert bench.server.refreshed == []
