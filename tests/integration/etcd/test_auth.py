@@ -89,16 +89,19 @@ def test_wrong_and_missing_credentials(guarded: EtcdServer) -> None:
                 watch.next(30)
 
 
-def test_an_expired_token_is_renewed(guarded: EtcdServer) -> None:
+@pytest.mark.parametrize("is_watch_first", [False, True])
+def test_an_expired_token_is_renewed(guarded: EtcdServer, is_watch_first: bool) -> None:
     with connect(guarded.endpoint, username="eva", password="apple") as client:
+        revision = client.put(MINE + b"k", b"u", timeout=10)
         old = client.watch(MINE, prefix_end(MINE))
         assert isinstance(old.next(30), Listing)
         lease = client.grant(3, timeout=10)
         time.sleep(2 * TOKEN_TTL + 1)  # the server's clock decides
-        revision = client.put(MINE + b"k", b"v", timeout=10)
-        assert next_change(old).revision == revision  # a watch opened before keeps delivering
+        if not is_watch_first:
+            assert client.put(MINE + b"k", b"v", timeout=10) == revision + 1
+            assert next_change(old).revision == revision + 1  # a watch opened before keeps delivering
         with client.watch(MINE, prefix_end(MINE), after=revision - 1) as new:
-            assert next_change(new).revision == revision  # on a stream with the new token
+            assert next_change(new).revision == revision  # on a stream with a new token
         revision = client.put(MINE + b"k", b"w", timeout=10)
         assert next_change(old).revision == revision
         assert not lease.is_lost
