@@ -81,8 +81,6 @@ class LocalMemory:
             MemoryRegistrationError: The name is taken, or a backend refused.
             NoBackendError: No backend takes this kind of memory.
         """
-        if name is not None and any(registration.name == name for registration in self._registrations.values()):
-            raise MemoryRegistrationError(f"agent {self._agent!r} has already registered memory as {name!r}", name=name)
         number = next(self._numbers)
         if isinstance(memory, DescriptorList):
             if name is not None:
@@ -100,6 +98,7 @@ class LocalMemory:
         else:
             buffers = {"": buffer_of(memory, kind=kind)}
             entries = (_entry(name, buffers[""]),) if name is not None else ()
+        self._check_names(name, entries)
         lists = _descriptors(buffers.values())
         registration = Registration(
             number,
@@ -176,6 +175,16 @@ class LocalMemory:
 
     def __len__(self) -> int:
         return len(self._registrations)
+
+    def _check_names(self, name: str | None, entries: tuple[TensorEntry, ...]) -> None:
+        """Refuse names that the catalog could not tell apart."""
+        taken = {registration.name for registration in self._registrations.values()}
+        taken |= {entry.name for registration in self._registrations.values() for entry in registration.entries}
+        for wanted in (name, *(entry.name for entry in entries)):
+            if wanted is not None and wanted in taken:
+                raise MemoryRegistrationError(
+                    f"agent {self._agent!r} has already registered memory as {wanted!r}", name=wanted
+                )
 
     def _register(
         self, lists: tuple[DescriptorList, ...] | list[DescriptorList]

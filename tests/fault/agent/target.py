@@ -29,7 +29,7 @@ def main() -> None:
             elif command == "count":  # how many bytes hold each of these values
                 answer = [int(np.count_nonzero(memory == int(value))) for value in arguments]
             elif command == "checksum":
-                answer = zlib.crc32(memory)
+                answer = zlib.crc32(memory.data)
             elif command == "note":
                 try:
                     note = agent.wait_notification(timeout=float(arguments[0]))

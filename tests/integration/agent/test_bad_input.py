@@ -137,6 +137,9 @@ def test_memory_that_can_not_be_registered(sides: Sides) -> None:
         agent.register((1, 8, 0), kind=MemoryKind.FILE)
     with pytest.raises(MemoryRegistrationError, match="already registered memory as 'kv'"):
         agent.register(np.zeros(8), name="kv")
+    agent.register({"x": np.zeros(8)}, name="group")
+    with pytest.raises(MemoryRegistrationError, match="already registered memory as 'group/x'"):
+        agent.register(np.zeros(8), name="group/x")
     with pytest.raises(ConfigurationError, match="needs a name"):
         agent.register({"a": np.zeros(8)})
     with pytest.raises(ConfigurationError, match="empty"):

@@ -32,6 +32,6 @@ def test_waiting_for_all_keeps_the_order(bench: Bench) -> None:
 def test_the_time_is_for_all_of_them(bench: Bench) -> None:
     handles = [bench.read(row).post() for row in (0, 2)]
     request_of(handles[0]).complete()
-    with pytest.raises(DeadlineError, match="1 of 2 transfers were still running after 0.05 s"):
+    with pytest.raises(DeadlineError, match=r"1 of 2 transfers were still running after 0\.05 s"):
         wait(handles, timeout=0.05)
     assert not handles[1].state.is_quiet
