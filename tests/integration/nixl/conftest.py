@@ -1,0 +1,82 @@
+"""Real NIXL agents, each in a process of its own: its UCX and ours don't share one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SCRIPT = Path(__file__).with_name("nixl_process.py")
+
+
+class Nixl:
+    """A real agent; the methods are those of ``NixlProcess``, called by name.
+
+    Args:
+        environment: The process's own, beside ours without what would steer NIXL.
+    """
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.name = f"nixl-{uuid.uuid4().hex[:8]}"
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("NIXL_")}
+        self._process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), self.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**inherited, "UCX_NET_DEVICES": "lo", "NIXL_LOG_LEVEL": "FATAL", **environment},
+        )
+        opened = self._answer()
+        if opened != "open":
+            self.close()
+            pytest.skip(f"nixl-cu12 can't be imported: {opened[1]}")
+
+    def ask(self, method: str, *arguments: object) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{json.dumps([method, arguments])}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the NIXL agent's process ended with status {self._process.wait()}"
+        return json.loads(line)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()  # its loop ends
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def start_nixl() -> Iterator[Callable[..., Nixl]]:
+    """Start real agents, which end with the tests."""
+    if importlib.util.find_spec("nixl_cu12") is None:
+        pytest.skip("nixl-cu12 is not installed: pip install --no-deps nixl-cu12")
+    with contextlib.ExitStack() as agents:
+
+        def start(**environment: str) -> Nixl:
+            agent = Nixl(environment)
+            agents.callback(agent.close)
+            return agent
+
+        yield start

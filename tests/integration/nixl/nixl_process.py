@@ -1,0 +1,150 @@
+"""A real NIXL agent in a process of its own, driven by JSON lines: ``[method, arguments]`` in, the answer out.
+
+Argument: the agent's name. Its first line is ``"open"``, or ``["unavailable", why]`` where the wheel can't be imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+PATIENCE = 20.0
+SIZE = 9 << 20
+"""Bytes of memory that it registers."""
+
+
+@functools.cache
+def noise(seed: int) -> NDArray[np.uint8]:
+    """Return bytes that fill it; tests make the same ones."""
+    return np.random.default_rng(seed).integers(0, 256, SIZE, np.uint8)
+
+
+class NixlProcess:
+    """The methods that tests call. Bytes travel as hexadecimal digits.
+
+    Args:
+        name: The agent's name.
+        wheel: NIXL's Python module.
+    """
+
+    def __init__(self, name: str, wheel: Any) -> None:
+        self._agent = wheel.nixl_agent(name, wheel.nixl_agent_config(backends=["UCX"]))
+        self._memory = np.zeros(SIZE, np.uint8)
+        self._agent.register_memory([(self._memory.ctypes.data, SIZE, 0, "")], "DRAM")
+        self._arrived: list[tuple[str, str]] = []
+
+    def address(self) -> int:
+        return int(self._memory.ctypes.data)
+
+    def fill(self, seed: int) -> None:
+        self._memory[:] = noise(seed)
+
+    def digest(self) -> str:
+        """Return what identifies all of its memory."""
+        return hashlib.sha256(self._memory.data).hexdigest()
+
+    def metadata(self) -> str:
+        return bytes(self._agent.get_agent_metadata()).hex()
+
+    def load(self, metadata: str) -> str:
+        return _text(self._agent.add_remote_agent(bytes.fromhex(metadata)))
+
+    def transfer(
+        self, operation: str, local: list[list[int]], remote: list[list[int]], peer: str, notification: str
+    ) -> str:
+        """Run one transfer to its end and return its last state."""
+        agent = self._agent
+        handle = agent.initialize_xfer(
+            operation,
+            agent.get_xfer_descs(np.array(local, np.uint64), "DRAM"),
+            agent.get_xfer_descs(np.array(remote, np.uint64), "DRAM"),
+            peer,
+            bytes.fromhex(notification),
+        )
+        states = [agent.transfer(handle)]
+
+        def has_ended() -> bool:
+            if states[-1] == "PROC":
+                states.append(agent.check_xfer_state(handle))
+            return bool(states[-1] != "PROC")
+
+        _wait(has_ended)
+        agent.release_xfer_handle(handle)
+        return str(states[-1])
+
+    def notify(self, peer: str, payload: str) -> None:
+        self._agent.send_notif(peer, bytes.fromhex(payload))
+
+    def notification(self) -> tuple[str, str] | None:
+        """Return the next one as (sender, payload), waiting for it; None if none comes."""
+
+        def has_arrived() -> bool:
+            for sender, payloads in self._agent.get_new_notifs().items():
+                self._arrived.extend((_text(sender), payload.hex()) for payload in payloads)
+            return bool(self._arrived)
+
+        return self._arrived.pop(0) if _wait(has_arrived) else None
+
+    def publish(self) -> None:
+        self._agent.send_local_metadata()
+
+    def withdraw(self) -> None:
+        self._agent.invalidate_local_metadata()
+
+    def fetch(self, name: str) -> bool:
+        """Return whether an agent was found and loaded in time."""
+        self._agent.fetch_remote_metadata(name)
+        return _wait(lambda: bool(self._agent.check_remote_metadata(name)))
+
+    def forgets(self, name: str) -> bool:
+        """Return whether it forgot an agent in time."""
+        return _wait(lambda: not self._agent.check_remote_metadata(name))
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _wait(condition: Callable[[], bool]) -> bool:
+    """NIXL offers no way to wait, so ask: at once while it may be quick, then less often."""
+    began = time.monotonic()
+    while not condition():
+        elapsed = time.monotonic() - began
+        if elapsed > PATIENCE:
+            return False
+        time.sleep(0 if elapsed < 0.01 else 0.005)
+    return True
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # NIXL logs to standard output
+
+    def answer(value: object) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    try:
+        import nixl_cu12._api as wheel
+    except ImportError as error:
+        answer(["unavailable", str(error)])
+        return
+    process = NixlProcess(sys.argv[1], wheel)
+    answer("open")
+    for line in sys.stdin:
+        method, arguments = json.loads(line)
+        answer(getattr(process, method)(*arguments))
+
+
+main()
