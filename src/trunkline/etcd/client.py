@@ -86,12 +86,14 @@ class EtcdClient:
         """Run a transaction made of the parts in :mod:`trunkline.etcd.request`.
 
         With a condition it is repeated after an outage, so it may find its own effect, whose answer was lost.
-        Without one it is sent once.
+        Without one it is sent once, unless it only reads.
         """
         operations = [*success, *failure]
         request = {"compare": compare, "success": success, "failure": failure}
         key = compare[0].key if compare else _key_of(operations[0]) if operations else b""
-        response = self._call(TXN, "transaction on", timeout, key=key, fields=request, repeat=bool(compare))
+        is_harmless = all(each.WhichOneof("request") == "request_range" for each in operations)
+        repeat = bool(compare) or is_harmless
+        response = self._call(TXN, "transaction on", timeout, key=key, fields=request, repeat=repeat)
         reads = tuple(
             _entries(each.response_range.kvs)
             for each in response.responses

@@ -201,7 +201,7 @@ class Store(ABC):
 
     @abstractmethod
     def transact(self, transaction: Transaction, *, timeout: float | None) -> TransactionResult:
-        """Run a transaction. It is sent again after an outage only if a condition makes that safe."""
+        """Run a transaction. It is sent again after an outage only if a condition makes that safe, or it only reads."""
 
     @abstractmethod
     def grant(self, ttl: float, *, on_lost: Callable[[], None] | None = None, timeout: float | None) -> Lease:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from trunkline.directory import Directory
-from trunkline.errors import AgentNameInUseError, AgentNotFoundError, SessionLostError, SupersededError
+from trunkline.errors import (
+    AgentNameInUseError,
+    AgentNotFoundError,
+    SessionLostError,
+    StoreUnavailableError,
+    SupersededError,
+)
 from trunkline.store import open_store
 from trunkline.testing.etcd import TcpProxy
 from trunkline.testing.faulty_store import Fault, FaultyStore
@@ -143,3 +149,24 @@ def test_a_fetch_outlives_an_outage(directory: Directory, etcd_endpoint: str) ->
             impatient.result(60)
         proxy.mend()
         assert patient.result(60).metadata == b"1"
+
+
+def test_a_fetch_may_begin_in_an_outage(directory: Directory, etcd_endpoint: str) -> None:
+    port = int(etcd_endpoint.rpartition(":")[2])
+    with (
+        TcpProxy(port) as proxy,
+        open_store(proxy.endpoint) as store,
+        ThreadPoolExecutor(1) as threads,
+        directory.open_session("a", incarnation=ONE) as session,
+    ):
+        session.publish(b"1")
+        behind = Directory(store, namespace=directory.namespace)
+        assert behind.presence("a", timeout=10) is not None
+        proxy.cut()
+        with pytest.raises(StoreUnavailableError):
+            behind.fetch("a", timeout=1)
+        fetching = threads.submit(behind.fetch, "a", timeout=60)
+        with pytest.raises(StoreUnavailableError):
+            behind.names(timeout=1)
+        proxy.mend()
+        assert fetching.result(60).metadata == b"1"
