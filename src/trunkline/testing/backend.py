@@ -372,10 +372,9 @@ class BackendContract:
         link.initiator.close()
         link.initiator.close()
         assert request.poll() == (Status.FAILED if status == Status.IN_PROGRESS else Status.DONE)
-        before = remote.copy()
-        local[:] = 99
-        time.sleep(0.01)
-        np.testing.assert_array_equal(remote, before)
+        local[:] = 99  # what was on its way may still arrive, what is written now may not
+        time.sleep(0.1)
+        assert not (remote == 99).any()
         with pytest.raises(ClosedError):
             link.initiator.register(MemoryKind.DRAM, segments_of(local))
         with pytest.raises(ClosedError):

@@ -20,6 +20,7 @@ def run_mutants(what: str, seed: int, count: int, **environment: str) -> None:
         env=os.environ | {"PYTHONPATH": str(Path(trunkline.__file__).parents[1])} | environment,
         capture_output=True,
         text=True,
+        errors="replace",  # UCX prints what it was given
         timeout=300,
         check=False,
     )

@@ -284,8 +284,7 @@ cdef class Worker:
         self.check()
         with nogil:
             if gate_try(&self.c.gate):
-                if not self.c.is_closed:
-                    progress(&self.c)
+                progress(&self.c)
                 self.c.polled_ns = now_ns()
                 gate_leave(&self.c.gate)
 
@@ -371,34 +370,41 @@ cdef class Worker:
     def close(self) -> None:
         cdef connection_t *connection
         cdef payload_t *payload
-        cdef int64_t end = now_ns() + 2_000_000_000
+        cdef int64_t end = now_ns() + CLOSE_NS
         cdef int32_t slot
+        cdef int idle = 0
         if self.forks != fork_count or self.c.is_closed:
             return
         with nogil:
             gate_enter(&self.c.gate)
+            self.c.is_closed = True
+            while self.c.is_sleeping:
+                wake_ring(self.c.wake_fd)
+                bell_wait(&self.c.changed, &self.c.gate, now_ns() + SLICE_NS)
             connection = self.c.connections
             while connection != NULL:
                 connection_break(connection, b"the backend was closed", False)
                 connection = connection.next
-            while self.c.connections != NULL and now_ns() < end:
-                progress(&self.c)
-            self.c.is_closed = True
+            # UCX still discards a closed endpoint's lanes afterwards, and aborts if its worker is destroyed meanwhile
+            # (uct_cma_ep_t in 1.22): drive it until it rests.
+            while (self.c.connections != NULL or idle < IDLE_PASSES) and now_ns() < end:
+                idle = 0 if progress(&self.c) else idle + 1
             connection = self.c.connections
             while connection != NULL:
                 connection_forget_keys(connection)
                 connection = connection.next
             ucp_worker_destroy(self.c.ucp)
+            self.c.ucp = NULL
             while self.c.ready != NULL:  # UCX ended these with the worker
                 self.c.ready.is_ready = False
                 advance(self.c.ready)
                 self.c.ready = self.c.ready.next_ready
             while self.c.connections != NULL:
                 connection_free(self.c.connections)
-            if self.c.is_sleeping:
-                wake_ring(self.c.wake_fd)
             pthread_cond_broadcast(&self.c.changed)
             pthread_cond_broadcast(&self.c.resume)
+            descriptor_close(self.c.wake_fd)
+            self.c.wake_fd = -1
             for slot in range(self.c.memory.size):
                 if self.c.memory.slots[slot].handle != NULL:
                     ucp_mem_unmap(self.c.context, self.c.memory.slots[slot].handle)
@@ -548,8 +554,7 @@ cdef class Endpoint:
             if connection != NULL:
                 connection_break(connection, text, False)
                 while True:
-                    if not self.worker.c.is_closed:
-                        progress(&self.worker.c)
+                    progress(&self.worker.c)
                     other = self.worker.c.connections
                     while other != NULL and other != connection:
                         other = other.next
@@ -732,8 +737,7 @@ cdef class Request:
             self.worker.check()
             with nogil:
                 if gate_try(&worker.gate):
-                    if not worker.is_closed:
-                        progress(worker)
+                    progress(worker)
                     worker.polled_ns = now_ns()
                     gate_leave(&worker.gate)
         return self._seen()

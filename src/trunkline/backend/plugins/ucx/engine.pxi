@@ -64,6 +64,7 @@ cdef extern from *:
     static int wake_open(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
     static void wake_ring(int descriptor) { (void)!eventfd_write(descriptor, 1); }
     static void wake_drain(int descriptor) { eventfd_t n; (void)!eventfd_read(descriptor, &n); }
+    static void descriptor_close(int descriptor) { if (descriptor >= 0) close(descriptor); }
     static void close_on_exec(int descriptor) { fcntl(descriptor, F_SETFD, FD_CLOEXEC); }
 
     /* How often this process is a fork of a fork; objects remember the number they were made under. */
@@ -89,6 +90,7 @@ cdef extern from *:
     int wake_open() noexcept nogil
     void wake_ring(int) noexcept nogil
     void wake_drain(int) noexcept nogil
+    void descriptor_close(int) noexcept nogil
     void close_on_exec(int) noexcept nogil
     size_t strnlen(const char *, size_t) noexcept nogil
     unsigned fork_count
@@ -104,6 +106,8 @@ cdef enum:
     SLICE_NS = 50_000_000  # the longest sleep between two looks at signals
     POLLED_NS = 50_000  # a poll this recent means that somebody else is driving
     ASIDE_NS = 200_000  # how long `run` steps aside for others that poll
+    CLOSE_NS = 2_000_000_000
+    IDLE_PASSES = 64  # of progress, after which a worker rests
     REASON_SIZE = 160
     PADDING = 256  # zeros after a remote key: UCX reads it without being told its size
     ADDRESS_ROOM = 64 << 10  # likewise for a worker address
@@ -204,7 +208,7 @@ cdef struct worker_t:
     bint is_sleeping  # a thread sleeps on the two descriptors
     bint is_parked  # `run` has stepped aside until it is called
     bint is_woken
-    bint is_closed
+    bint is_closed  # nothing new, and nobody sleeps; `ucp` is NULL once it is destroyed
     int waiting  # threads inside `wait`
     int64_t polled_ns
     request_t *ready
@@ -611,7 +615,10 @@ cdef unsigned settle(worker_t *worker) noexcept nogil:
 
 cdef unsigned progress(worker_t *worker) noexcept nogil:
     """Drive the worker once; return 0 if nothing happened. The gate is held."""
-    cdef unsigned steps = ucp_worker_progress(worker.ucp)
+    cdef unsigned steps
+    if worker.ucp == NULL:
+        return 0
+    steps = ucp_worker_progress(worker.ucp)
     if worker.ready != NULL or worker.unsettled:
         steps += settle(worker)
     return steps
@@ -625,7 +632,7 @@ cdef void sleep_until(worker_t *worker, int64_t until) noexcept nogil:
     if worker.is_sleeping:
         bell_wait(&worker.changed, &worker.gate, until)
         return
-    if ucp_worker_arm(worker.ucp) != UCS_OK:
+    if worker.is_closed or ucp_worker_arm(worker.ucp) != UCS_OK:
         return
     now = now_ns()
     if until <= now:
