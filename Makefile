@@ -24,7 +24,7 @@ check: $(VENV)/.checks ## format, lint, spelling, types, import contracts, docum
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 format: $(VENV)/.checks
 	$(BIN)/ruff format .
@@ -34,7 +34,7 @@ bench: $(VENV)/.tests ## ratios to NIXL where its wheel can be installed; JSON l
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.checks
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build site src/*.egg-info src/trunkline/backend/plugins/ucx/_native*.so src/trunkline/backend/plugins/ucx/_native.c

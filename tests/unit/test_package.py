@@ -1,0 +1,70 @@
+"""The package as a whole: what it exports, what importing it costs, what was built."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import trunkline
+from trunkline import errors
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_exported_name_is_there_and_public() -> None:
+    for name in trunkline.__all__:
+        assert getattr(trunkline, name) is not None
+    assert set(trunkline.__all__) <= set(dir(trunkline))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = trunkline.nothing  # type: ignore[attr-defined]
+
+
+def test_the_version_is_said_once_and_the_same() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == trunkline.__version__
+
+
+@pytest.mark.parametrize("heavy", ["numpy", "grpc", "google.protobuf", "msgspec", "typer", "rich", "asyncio"])
+def test_importing_loads_nothing_heavy(heavy: str) -> None:
+    code = f"import sys, trunkline; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_importing_starts_no_thread_and_changes_no_environment() -> None:
+    code = (
+        "import os, threading\n"
+        "before = dict(os.environ)\n"
+        "import trunkline\n"
+        "[getattr(trunkline, name) for name in trunkline.__all__]\n"
+        "assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())\n"
+        "assert threading.enumerate() == [threading.main_thread()]\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native module is for Linux only")
+def test_the_native_module_was_built() -> None:
+    """It is optional for setuptools, which would leave it out without an error."""
+    found = list((ROOT / "src/trunkline/backend/plugins/ucx").glob("_native*.so"))
+    assert found, "no compiled module: pip install shows why with --verbose"
+
+
+def test_every_error_is_in_the_tree_and_in_its_picture() -> None:
+    tree = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert errors.__doc__ is not None
+    for kind in tree:
+        assert issubclass(kind, errors.TrunklineError), kind
+        assert kind.__doc__, kind
+        assert f" {kind.__name__}" in errors.__doc__, kind
+
+
+def test_the_documentation_shows_the_same_tree() -> None:
+    page = (ROOT / "docs/errors.md").read_text()
+    assert errors.__doc__ is not None
+    for line in errors.__doc__.splitlines():
+        if "──" in line:
+            assert line.strip() in page
