@@ -64,7 +64,7 @@ class Connection:
         self._current = 0
         self._has_answered = False
         self._token: str | None = None  # None until authenticated; empty if the cluster has authentication off
-        self._token_lock = threading.Lock()  # held while authenticating, so that threads do it once
+        self._token_lock = threading.Lock()  # lets one thread authenticate for all; nobody waits past its deadline
 
     @property
     def is_foreign(self) -> bool:
@@ -124,11 +124,11 @@ class Connection:
                 self.call(STATUS, STATUS.request(), deadline=deadline, operation=operation, key=key)
             channel = self._channels[self._current]
             attempt = ATTEMPT_TIMEOUT * 2 ** (slow // len(self._channels))
-            timeout = deadline.remaining(attempt if repeat else None)
+            attempt_deadline = Deadline(deadline.remaining(attempt if repeat else None), self._clock)
             token = None
             try:
-                token = self._authenticated_token(channel, timeout)
-                response = channel.call(method, request, timeout, _metadata(token))
+                token = self._authenticated_token(channel, attempt_deadline)
+                response = channel.call(method, request, attempt_deadline.remaining(), _metadata(token))
             except grpc.RpcError as error:
                 self.check_usable()  # our own close cancels calls
                 failure, cause = Failure.of(error), error
@@ -187,23 +187,26 @@ class Connection:
 
     def forget_token(self, token: str | None) -> None:
         """Authenticate again before the next call, unless another thread already did."""
-        with self._token_lock:
-            if self._token == token:
-                self._token = None
+        if self._token == token:
+            self._token = None
 
-    def _authenticated_token(self, channel: Channel, timeout: float | None) -> str | None:
+    def _authenticated_token(self, channel: Channel, deadline: Deadline) -> str | None:
         if self._token is not None or not self.config.username:
             return self._token
-        with self._token_lock:
+        remaining = deadline.remaining()
+        is_alone = self._token_lock.acquire(timeout=-1 if remaining is None else remaining)
+        try:
             if self._token is None:
                 request = AUTHENTICATE.request(name=self.config.username, password=self.config.password)
-                try:
-                    self._token = channel.call(AUTHENTICATE, request, timeout, _metadata(None)).token
-                except grpc.RpcError as error:
-                    if "authentication is not enabled" not in Failure.of(error).details:
-                        raise
-                    self._token = ""
-            return self._token
+                self._token = channel.call(AUTHENTICATE, request, deadline.remaining(), _metadata(None)).token
+        except grpc.RpcError as error:
+            if "authentication is not enabled" not in Failure.of(error).details:
+                raise
+            self._token = ""
+        finally:
+            if is_alone:
+                self._token_lock.release()
+        return self._token
 
     def close(self) -> None:
         """Close all channels; calls under way raise ClosedError. Idempotent; does nothing in a forked child."""

@@ -221,3 +221,11 @@ def test_a_cluster_that_can_lose_writes_is_warned_of(
     network.channels[0].script = [STATUS.response(version=version)]
     network.connection.open_stream(WATCH, iter(()), operation="watch")
     assert ("lose committed writes" in caplog.text) is is_told
+
+
+def test_nobody_waits_for_anothers_authentication_past_its_own_time() -> None:
+    network = Network("a:1", username="eva")
+    network.channels[0].script = [AUTHENTICATE.response(token="t1")]
+    with network.connection._token_lock:  # another thread authenticates, and gets no answer
+        network.get(timeout=0.05)
+    assert ("token", "t1") in network.channels[0].calls[-1][3]
