@@ -95,7 +95,7 @@ class Claim:
             reason = "takeover=True"
         elif presence is not None and presence.incarnation == self.incarnation:
             reason = "it is an older session of this agent"
-        elif presence is not None and presence.is_readable and is_gone(presence.process):
+        elif presence is not None and is_gone(presence.process):
             reason = f"its process {presence.process.pid} has ended"
         else:
             return False

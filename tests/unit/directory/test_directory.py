@@ -7,7 +7,7 @@ import pytest
 from trunkline.directory import Directory
 from trunkline.errors import ConfigurationError, MetadataDecodeError
 from trunkline.metadata.key import NIXL_NAMESPACE
-from trunkline.store.contract import Put, Store, Transaction
+from trunkline.store.contract import Put, Snapshot, Store, Transaction
 
 if TYPE_CHECKING:
     from trunkline.testing.clock import FakeClock
@@ -41,6 +41,21 @@ def test_a_namespace_has_its_own_names_only(store: FaultyStore, clock: FakeClock
     put(store, "/prod/a/", "/prod/a/b/", "/prod/a/b/metadata", "/prodigy/c/", "/nixl/agents/d/", "/prod//e/")
     assert Directory(store, namespace="/prod", clock=clock).names() == ["a"]
     assert Directory(store, namespace="/prod/a", clock=clock).names() == ["b"]
+
+
+def test_names_are_listed_without_values(
+    store: FaultyStore, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing, seen = store.list, []
+
+    def keep(prefix: str, *, keys_only: bool = False, timeout: float | None) -> Snapshot:
+        seen.append(listing(prefix, keys_only=keys_only, timeout=timeout))
+        return seen[-1]
+
+    put(store, "/prod/a/metadata", value=b"large")
+    monkeypatch.setattr(store, "list", keep)
+    assert directory.names() == ["a"]
+    assert [entry.value for entry in seen[0].entries] == [b""]
 
 
 def test_impossible_names_are_ignored(store: FaultyStore, directory: Directory) -> None:

@@ -122,7 +122,7 @@ def test_a_trunkline_agent_comes_before_leavings_of_nixl_s_and_else_the_newer_wi
 
 
 def test_a_dead_incarnation_is_passed_over(
-    directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
+    store: FaultyStore, directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
 ) -> None:
     publisher.open_session("a", incarnation=ONE).publish(b"1")
     with pytest.raises(AgentNotFoundError, match="incarnation 11111111, which is gone"):
@@ -132,6 +132,7 @@ def test_a_dead_incarnation_is_passed_over(
     successor = publisher.open_session("a", incarnation=TWO, takeover=True)
     successor.publish(b"2")
     assert waiting.result(30).metadata == b"2"
+    assert len(store.transactions) == 3  # two first looks, and the last: none for the deletion
 
 
 def test_metadata_that_does_not_fit_its_record_is_not_believed(

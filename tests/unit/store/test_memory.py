@@ -99,8 +99,8 @@ def test_who_waits_is_woken_when_a_lease_runs_out() -> None:
     with open_store("memory://waiting", clock=clock) as store, ThreadPoolExecutor(1) as threads:
         lease = store.grant(5, timeout=1)
         with store.watch("a", after=put(store, "a", b"", lease.id)) as watch:
-            waiting = threads.submit(watch.next, None)
             lease.orphan()
+            waiting = threads.submit(watch.next, None)
             clock.until_waiting(2)  # the watch and the store's thread
             clock.advance(5)
             assert waiting.result(30) == Changed((), ("a",), 3)
