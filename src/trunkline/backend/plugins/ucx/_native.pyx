@@ -63,9 +63,9 @@ def first_bad_key(const uint8_t[::1] data, const int64_t[::1] offset, const int6
                 break
             at += 9
             while domains:
-                domains &= domains - 1
                 if at >= end:
                     break
+                domains &= domains - 1
                 at += 1 + data[at]
             if domains or at > end or end - at > KEY_TRAILER:
                 found = row

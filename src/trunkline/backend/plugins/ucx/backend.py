@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,13 @@ from trunkline.backend.plugins.ucx.address import check_worker_address, read_lay
 from trunkline.backend.plugins.ucx.library import load_native
 from trunkline.backend.plugins.ucx.peer import UcxPeer
 from trunkline.backend.plugins.ucx.remote_key import MEMORY_TYPES
-from trunkline.errors import BackendError, BackendUnavailableError, MemoryRegistrationError, MetadataDecodeError
+from trunkline.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ConfigurationError,
+    MemoryRegistrationError,
+    MetadataDecodeError,
+)
 from trunkline.metadata.model import RemoteKeys
 
 if TYPE_CHECKING:
@@ -30,6 +38,20 @@ if TYPE_CHECKING:
 _CONFIG = {"RNDV_THRESH": "inf", "MAX_RMA_RAILS": "2"}
 
 
+def _check_devices(names: Sequence[str]) -> None:
+    """Refuse plain device names that are not there: UCX only prints a warning, and then reaches nobody."""
+    for name in names:
+        device = name.partition(":")[0]
+        is_plain = re.fullmatch(r"[\w.-]+", device) is not None and device != "all"
+        if is_plain and not any(Path("/sys/class", kind, device).exists() for kind in ("net", "infiniband")):
+            there = sorted(path.name for path in Path("/sys/class").glob("net/*")) + sorted(
+                path.name for path in Path("/sys/class").glob("infiniband/*")
+            )
+            raise ConfigurationError(
+                f"devices={name!r}: there is no such network device; here are {', '.join(there)}", device=name
+            )
+
+
 class UcxBackend:
     """Moves bytes between processes and hosts over whatever UCX finds: InfiniBand, TCP, cross-memory attach.
 
@@ -43,6 +65,7 @@ class UcxBackend:
 
     Raises:
         BackendUnavailableError: UCX is missing or refuses; the message says what to do.
+        ConfigurationError: A device is not there.
     """
 
     name = "UCX"
@@ -61,7 +84,9 @@ class UcxBackend:
 
         config = {key: value for key, value in _CONFIG.items() if f"UCX_{key}" not in os.environ}
         if devices is not None:
-            config["NET_DEVICES"] = devices if isinstance(devices, str) else ",".join(devices)
+            names = devices.split(",") if isinstance(devices, str) else devices
+            _check_devices(names)
+            config["NET_DEVICES"] = ",".join(names)
         self._worker = Worker(
             agent_name,
             config,
