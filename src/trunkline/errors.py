@@ -38,7 +38,8 @@
     ├── TransferStateError            a call the transfer's state does not allow
     ├── ShapeMismatchError            two sides that don't fit each other (also ValueError)
     ├── NotificationOverflowError     notifications were dropped: says how many
-    └── VerificationError             bytes that arrived are not the bytes that were offered
+    ├── VerificationError             bytes that arrived are not the bytes that were offered
+    └── FileError                     a file to offer, or the place to take one to, can't be used (also OSError)
 
 ``retryable`` is a promise: the same call, made again, may succeed without anything else changing.
 """
@@ -268,3 +269,7 @@ class NotificationOverflowError(TrunklineError):
 
 class VerificationError(TrunklineError):
     """Bytes that arrived are not the bytes that were offered."""
+
+
+class FileError(TrunklineError, OSError):
+    """A file to offer can't be read, or the place to take one to can't be written."""

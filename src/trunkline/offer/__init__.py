@@ -1,0 +1,1 @@
+"""Offering files as registered memory, and taking them from another process."""
