@@ -56,7 +56,30 @@ _HOMES = {
     "wait": "transfer.waiting",
 }
 
-__all__ = [*_HOMES, "errors"]  # noqa: PLE0604 - the names are literals above
+__all__ = [
+    "Agent",
+    "AsyncAgent",
+    "DescriptorList",
+    "Directory",
+    "LocalTensor",
+    "MemoryKind",
+    "Notification",
+    "Operation",
+    "Peer",
+    "PreparedPair",
+    "Registration",
+    "RemoteTensor",
+    "State",
+    "TensorGroup",
+    "TransferError",
+    "TransferHandle",
+    "TrunklineError",
+    "as_completed",
+    "errors",
+    "open_store",
+    "typed",
+    "wait",
+]
 __version__ = "0.1.0"
 
 

@@ -118,8 +118,11 @@ class Agent:
 
     # -- memory ------------------------------------------------------------------------------------------------
 
+    # The last overload takes anything else: that it would also match these two is meant.
     @overload
-    def register(self, memory: DescriptorList, *, name: None = None, kind: None = None) -> Registration: ...
+    def register(  # pyright: ignore[reportOverlappingOverload]
+        self, memory: DescriptorList, *, name: None = None, kind: None = None
+    ) -> Registration: ...
 
     @overload
     def register(
