@@ -1,19 +1,18 @@
 """A process that offers memory over UCX, for tests that kill, stop and measure one.
 
-``python -m trunkline.testing.ucx_target SIZE`` prints one line of JSON (address, segment, key), then answers commands on
-standard input, one line each: ``count VALUE`` (how many bytes have it), ``notifications``. It ends with its input.
+``python -m trunkline.testing.ucx_target SIZE`` prints one line of JSON (address, segment, key), then answers commands
+on standard input, one line each: ``count VALUE`` (how many bytes have it), ``notifications``. It ends with its input.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.model import RemoteKeys
 
 if TYPE_CHECKING:
+    import signal
     from types import TracebackType
 
     from trunkline.backend.contract import Slots
@@ -74,7 +74,7 @@ class UcxTarget:
         """Send it a signal: SIGKILL, SIGSTOP, SIGCONT."""
         self._process.send_signal(number)
 
-    def __enter__(self) -> UcxTarget:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
