@@ -44,7 +44,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(NATIVE)
 		{ echo "Trunkline needs Python 3.11 or later; run: make PYTHON=python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "pip>=25.1"
-	$(PIP) setuptools Cython "libucx-cu12; sys_platform == 'linux'"
+	$(PIP) "setuptools>=77" Cython "libucx-cu12; sys_platform == 'linux'"
 	$(PIP) --no-build-isolation --editable ".[all]"
 	touch $@
 
