@@ -26,12 +26,14 @@ class Source:
         is_directory: Which of them.
         files: Paths of the files relative to ``root``, with slashes; for a single file its name.
         directories: Empty directories, likewise.
+        size: Of all files, in bytes, when they were found.
         skipped: What is left out, and why, in words.
     """
 
     root: Path
     is_directory: bool
     files: tuple[str, ...]
+    size: int
     directories: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
@@ -52,6 +54,7 @@ def find_source(path: Path) -> Source:
             return _walk(root)
         if not root.is_file():
             raise FileError(f"{path} is neither a file nor a directory, so it can't be offered", path=str(path))
+        size = root.stat().st_size
     except OSError as error:
         if isinstance(error, FileError):
             raise
@@ -59,13 +62,14 @@ def find_source(path: Path) -> Source:
     flaw = path_flaw(root.name)
     if flaw is not None:
         raise FileError(f"{str(path)!r} can't be offered: its name {flaw}", path=str(path))
-    return Source(root, is_directory=False, files=(root.name,))
+    return Source(root, is_directory=False, files=(root.name,), size=size)
 
 
 def _walk(root: Path) -> Source:
     files: list[str] = []
     directories: list[str] = []
     skipped: list[str] = []
+    size = 0
     unseen = [root]
     while unseen:
         place = unseen.pop()
@@ -81,6 +85,7 @@ def _walk(root: Path) -> Source:
                 unseen.append(Path(entry.path))
             elif entry.is_file(follow_symlinks=False):
                 files.append(path)
+                size += entry.stat(follow_symlinks=False).st_size
             else:
                 what = "a symbolic link" if entry.is_symlink() else "not a regular file"
                 skipped.append(f"{path!r}: it is {what}")
@@ -90,6 +95,7 @@ def _walk(root: Path) -> Source:
         root,
         is_directory=True,
         files=tuple(sorted(files)),
+        size=size,
         directories=tuple(sorted(directories)),
         skipped=tuple(skipped),
     )

@@ -1,0 +1,63 @@
+"""The ``trunkline`` command: its subcommands, and how their errors look."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from trunkline.cli.demo import demo
+from trunkline.cli.etcd import etcd
+from trunkline.cli.offer import offer
+from trunkline.cli.take import take
+from trunkline.errors import TrunklineError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from typer import Context
+
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit status after Ctrl-C or SIGTERM, as a shell would report it."""
+
+
+class CommandGroup(TyperGroup):
+    """Runs a subcommand; an error of the tree becomes one line and exit status 1, an interrupt status 130."""
+
+    def invoke(self, ctx: Context) -> Any:  # type: ignore[override] # typer's own Context
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return super().invoke(ctx)
+        except TrunklineError as error:
+            if ctx.params.get("verbose"):
+                typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+            typer.secho(f"trunkline: {error}", err=True, fg="red")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def trunkline(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show where an error comes from.")] = False,
+) -> None:
+    """Moves tensors, KV cache and files between processes: find a peer by name, read its memory directly."""
+
+
+for command in (offer, take, demo, etcd):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    app(prog_name="trunkline")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
