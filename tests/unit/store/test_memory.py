@@ -13,7 +13,7 @@ from trunkline.store.contract import Changed, Put, Snapshot, Transaction
 from trunkline.store.plugins.memory import open_store
 from trunkline.store.plugins.memory.database import HISTORY, Database
 from trunkline.testing.clock import FakeClock
-from trunkline.testing.store import put
+from trunkline.testing.store_liveness import put
 
 
 def test_a_name_is_needed() -> None:
