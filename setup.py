@@ -10,6 +10,8 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
+FOLDER = "src/trunkline/backend/plugins/ucx"
+
 
 def native_extensions() -> list[Extension]:
     if not sys.platform.startswith("linux"):
@@ -23,7 +25,8 @@ def native_extensions() -> list[Extension]:
     root = Path(next(iter(spec.submodule_search_locations)))
     extension = Extension(
         "trunkline.backend.plugins.ucx._native",
-        ["src/trunkline/backend/plugins/ucx/_native.pyx"],
+        [f"{FOLDER}/_native.pyx"],
+        depends=[f"{FOLDER}/ucp.pxd", *sorted(str(path) for path in Path(FOLDER, "native").glob("*.pxi"))],
         include_dirs=[str(root / "include")],
         library_dirs=[str(root / "lib")],
         libraries=["ucp", "ucs"],

@@ -1,0 +1,184 @@
+# Connections to peers, and what UCX calls back. Callbacks run with the gate held.
+
+cdef void operation_ended(void *operation, ucs_status_t status, void *argument) noexcept nogil:
+    cdef request_t *request = <request_t *> argument
+    if status != UCS_OK and request.error == 0:
+        request.error = <int> status
+    request.outstanding -= 1
+    if request.outstanding == 0:
+        make_ready(request)
+    ucp_request_free(operation)
+
+
+cdef void connection_failed(void *argument, ucp_ep_h ep, ucs_status_t status) noexcept nogil:
+    connection_break(<connection_t *> argument, ucs_status_string(status), True)
+
+
+cdef void connection_closed(void *operation, ucs_status_t status, void *argument) noexcept nogil:
+    (<connection_t *> argument).is_closed = True
+    ucp_request_free(operation)
+
+
+cdef ucs_status_t message_arrived(
+        void *argument, const void *header, size_t header_length, void *data, size_t length,
+        const ucp_am_recv_param_t *param, unsigned id) noexcept nogil:
+    cdef worker_t *worker = <worker_t *> argument
+    cdef payload_t *payload = NULL
+    if (not param.recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV and header_length == 0
+            and worker.inbox_count < worker.inbox_count_limit
+            and length <= worker.inbox_bytes_limit - worker.inbox_bytes):
+        payload = <payload_t *> malloc(sizeof(payload_t) + length)
+    if payload == NULL:
+        worker.dropped += 1
+    else:
+        payload.next = NULL
+        payload.size = length
+        payload.id = id
+        memcpy(payload + 1, data, length)
+        if worker.inbox_last == NULL:
+            worker.inbox_first = payload
+        else:
+            worker.inbox_last.next = payload
+        worker.inbox_last = payload
+        worker.inbox_count += 1
+        worker.inbox_bytes += length
+    tell(worker)
+    return UCS_OK
+
+
+cdef ucs_status_t notification_arrived(
+        void *argument, const void *header, size_t header_length, void *data, size_t length,
+        const ucp_am_recv_param_t *param) noexcept nogil:
+    return message_arrived(argument, header, header_length, data, length, param, 0)
+
+
+cdef ucs_status_t failure_arrived(
+        void *argument, const void *header, size_t header_length, void *data, size_t length,
+        const ucp_am_recv_param_t *param) noexcept nogil:
+    return message_arrived(argument, header, header_length, data, length, param, 1)
+
+
+cdef void tell(worker_t *worker) noexcept nogil:
+    """There is something to take: end the sleep of whoever sleeps, without waking those who poll anyway."""
+    if worker.is_sleeping:
+        wake_ring(worker.wake_fd)
+    if worker.is_parked:
+        pthread_cond_broadcast(&worker.resume)
+
+
+cdef void copy_reason(char *target, const char *source) noexcept nogil:
+    cdef size_t size = strnlen(source, REASON_SIZE - 1)
+    memcpy(target, source, size)
+    target[size] = 0
+
+
+cdef connection_t *connection_open(worker_t *worker, endpoint_t *endpoint, const void *address, int *status) noexcept nogil:
+    """Make an endpoint's connection; `address` is followed by zeros, since UCX is not told its size."""
+    cdef ucp_ep_params_t params
+    cdef connection_t *connection = <connection_t *> calloc(1, sizeof(connection_t))
+    if connection == NULL:
+        status[0] = UCS_ERR_NO_MEMORY
+        return NULL
+    params.field_mask = (
+        UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLER | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE)
+    params.address = <const ucp_address_t *> address
+    params.err_mode = UCP_ERR_HANDLING_MODE_PEER
+    params.err_handler.cb = connection_failed
+    params.err_handler.arg = connection
+    connection.worker = worker
+    status[0] = <int> ucp_ep_create(worker.ucp, &params, &connection.ep)
+    if status[0] != UCS_OK:
+        free(connection)
+        return NULL
+    connection.endpoint = endpoint
+    endpoint.connection = connection
+    endpoint.failure[0] = 0
+    connection.next = worker.connections
+    if connection.next != NULL:
+        connection.next.previous = connection
+    worker.connections = connection
+    return connection
+
+
+cdef void connection_detach(connection_t *connection) noexcept nogil:
+    if connection.endpoint != NULL:
+        connection.endpoint.connection = NULL
+        connection.endpoint = NULL
+        connection.worker.unsettled += 1
+
+
+cdef void connection_break(connection_t *connection, const char *reason, bint report) noexcept nogil:
+    """Mark as failed; `settle` closes it by force, which ends its operations. The first reason counts."""
+    cdef endpoint_t *endpoint = connection.endpoint
+    cdef worker_t *worker = connection.worker
+    if connection.is_broken or endpoint == NULL:
+        return
+    connection.is_broken = True
+    copy_reason(connection.reason, reason)
+    copy_reason(endpoint.failure, reason)
+    connection_detach(connection)
+    if report and not endpoint.is_failed:
+        endpoint.is_failed = True
+        endpoint.next_failed = worker.failed
+        worker.failed = endpoint
+        tell(worker)
+
+
+cdef void connection_close(connection_t *connection, bint force) noexcept nogil:
+    cdef ucp_request_param_t param
+    cdef ucs_status_ptr_t operation
+    param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS
+    param.flags = UCP_EP_CLOSE_FLAG_FORCE if force else 0
+    param.cb.send = connection_closed
+    param.user_data = connection
+    connection.is_closing = True
+    operation = ucp_ep_close_nbx(connection.ep, &param)
+    if operation == NULL or UCS_PTR_IS_ERR(operation):
+        connection.is_closed = True
+
+
+cdef void connection_forget_keys(connection_t *connection) noexcept nogil:
+    cdef int32_t slot
+    for slot in range(connection.keys_size):
+        if connection.keys[slot] != NULL:
+            ucp_rkey_destroy(connection.keys[slot])
+    connection.keys_size = 0
+
+
+cdef void connection_free(connection_t *connection) noexcept nogil:
+    connection_forget_keys(connection)
+    if connection.previous != NULL:
+        connection.previous.next = connection.next
+    else:
+        connection.worker.connections = connection.next
+    if connection.next != NULL:
+        connection.next.previous = connection.previous
+    connection.worker.unsettled -= 1
+    free(connection.keys)
+    free(connection)
+
+
+cdef ucp_rkey_h connection_key(connection_t *connection, int32_t slot, int *status) noexcept nogil:
+    """Return a remote key, unpacked for this connection."""
+    cdef ucp_rkey_h *grown
+    cdef int32_t size
+    cdef void *packed
+    if slot < connection.keys_size and connection.keys[slot] != NULL:
+        return connection.keys[slot]
+    packed = table_look(&connection.endpoint.keys, slot)
+    if packed == NULL:
+        status[0] = UCS_ERR_INVALID_PARAM
+        return NULL
+    if slot >= connection.keys_size:
+        size = connection.endpoint.keys.size
+        grown = <ucp_rkey_h *> realloc(connection.keys, size * sizeof(ucp_rkey_h))
+        if grown == NULL:
+            status[0] = UCS_ERR_NO_MEMORY
+            return NULL
+        memset(grown + connection.keys_size, 0, (size - connection.keys_size) * sizeof(ucp_rkey_h))
+        connection.keys = grown
+        connection.keys_size = size
+    status[0] = <int> ucp_ep_rkey_unpack(connection.ep, packed, &connection.keys[slot])
+    if status[0] != UCS_OK:
+        connection.keys[slot] = NULL
+    return connection.keys[slot]
