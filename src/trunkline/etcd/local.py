@@ -171,23 +171,18 @@ def _lock(path: Path, kind: int, deadline: Deadline) -> int:
 
 def _find_or_start(place: Path, binary: Path, deadline: Deadline) -> str:
     record = place / RECORD
-    try:
-        with locked(place / SUPERVISOR_LOCK, fcntl.LOCK_EX, Deadline(0)):
-            _clear_leavings(record)
-    except StoreUnavailableError:  # a supervisor is alive
-        pass
-    else:
-        # The supervisor detaches itself, so this ends at once.
-        command = [sys.executable, "-m", "trunkline.etcd.supervisor", str(place), str(binary)]
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    if "error" in _read(record):  # of an earlier start, told to who made it
+        record.unlink()
     while True:
-        try:
-            found = json.loads(record.read_text("utf-8"))
-        except FileNotFoundError:
-            found = {}
+        found = _read(record)
         if "error" in found:
             raise StoreUnavailableError(f"starting the local etcd: {found['error']}", path=str(place))
-        if "endpoint" in found:
+        if not _is_supervised(place):
+            _clear_leavings(record)
+            # The supervisor detaches itself once it has its lock, so this ends at once.
+            command = [sys.executable, "-m", "trunkline.etcd.supervisor", str(place), str(binary)]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        elif "endpoint" in found:
             return str(found["endpoint"])
         if deadline.has_passed:
             raise StoreUnavailableError(
@@ -196,19 +191,32 @@ def _find_or_start(place: Path, binary: Path, deadline: Deadline) -> str:
         time.sleep(_POLL_INTERVAL)
 
 
-def _clear_leavings(record: Path) -> None:
-    """Remove what a supervisor that was killed left behind, its etcd included."""
+def _read(record: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(record.read_text("utf-8"))
     except FileNotFoundError:
-        return
+        return {}
+    return found
+
+
+def _is_supervised(place: Path) -> bool:
+    try:
+        with locked(place / SUPERVISOR_LOCK, fcntl.LOCK_EX, Deadline(0)):
+            return False
+    except StoreUnavailableError:
+        return True
+
+
+def _clear_leavings(record: Path) -> None:
+    """Remove what a supervisor that was killed left behind, its etcd included."""
+    found = _read(record)
     if "directory" in found:
         directory = str(found["directory"])
         command = Path("/proc", str(found["pid"]), "cmdline")
         if command.exists() and directory.encode() in command.read_bytes():  # the number was not given to another
             os.kill(int(found["pid"]), signal.SIGKILL)
         shutil.rmtree(directory, ignore_errors=True)
-    record.unlink()
+    record.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -21,11 +21,14 @@ from trunkline.etcd.server import EtcdServer
 
 
 def supervise(place: Path, binary: Path) -> None:
-    """Run an etcd as long as it has users."""
-    with (
-        locked(place / SUPERVISOR_LOCK, fcntl.LOCK_EX, Deadline(0)),
-        tempfile.TemporaryDirectory(prefix="trunkline-etcd-") as directory,
-    ):
+    """Run an etcd as long as it has users, in a process of its own; returns there when it has ended."""
+    with locked(place / SUPERVISOR_LOCK, fcntl.LOCK_EX, Deadline(0)):
+        _detach()  # the lock goes along
+        _run(place, binary)
+
+
+def _run(place: Path, binary: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="trunkline-etcd-") as directory:
         try:
             server = EtcdServer(Path(directory), binary=binary).start()
         except TrunklineError as error:
@@ -59,5 +62,4 @@ def _detach() -> None:
 
 
 if __name__ == "__main__":
-    _detach()
     supervise(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.integration.etcd.conftest import connect
 
+from trunkline.clock import Deadline
 from trunkline.errors import ConfigurationError, StoreUnavailableError
 from trunkline.etcd import server as server_module
-from trunkline.etcd.local import RECORD, LocalEtcd, runtime_directory, serve_foreground
+from trunkline.etcd.local import RECORD, SUPERVISOR_LOCK, LocalEtcd, locked, runtime_directory, serve_foreground
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,8 +125,8 @@ def test_a_killed_supervisors_etcd_is_replaced(place: Path) -> None:
         found = json.loads((place / RECORD).read_text())
         supervisor = int(Path("/proc", str(found["pid"]), "stat").read_text().rpartition(")")[2].split()[1])
         os.kill(supervisor, signal.SIGKILL)
-        while is_alive(supervisor):
-            time.sleep(0.01)
+        with locked(place / SUPERVISOR_LOCK, fcntl.LOCK_EX, Deadline(30)):
+            pass  # the kernel has given its locks back
         with LocalEtcd.acquire(directory=place) as second:
             assert second.endpoint != first.endpoint
             assert not is_alive(found["pid"])
