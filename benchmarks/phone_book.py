@@ -22,8 +22,6 @@ EXCHANGES = 8
 SETTLE = 0.3
 """Seconds for a fetch to begin to wait, and for NIXL to be done with what went before."""
 
-PUTS = 50
-
 
 def measure(run: Run, side: str) -> Iterator[Measurement]:
     """Let ``b`` wait for ``a`` and ``a`` publish; then let ``b`` fetch what is there. Several times."""
@@ -32,9 +30,12 @@ def measure(run: Run, side: str) -> Iterator[Measurement]:
         name = f"{side}-a"
         for process in (a, b):
             process.call("register", 1, MEMORY)
+        _put(store)
+        time.sleep(SETTLE)
         for _ in range(run.repeat(EXCHANGES)):
             # NIXL watches from the revision of its own last look: keys between keep its past out of it.
-            puts.append(statistics.median(_put(store) for _ in range(PUTS)))
+            puts.append(_put(store))
+            time.sleep(SETTLE)
             b.start("fetch", name)
             time.sleep(SETTLE)
             published, returned = a.call("publish")
