@@ -26,7 +26,7 @@ class State(IntEnum):
     @property
     def is_quiet(self) -> bool:
         """Whether the transport touches none of the transfer's memory."""
-        return self not in _LOUD
+        return self not in RUNNING
 
     @property
     def has_ended(self) -> bool:
@@ -46,7 +46,8 @@ class Event(IntEnum):
     """Drained after a cancel, with rows left unposted or aborted."""
 
 
-_LOUD = frozenset({State.POSTED, State.CANCELLING})
+RUNNING = frozenset({State.POSTED, State.CANCELLING})
+"""The states that are not quiet."""
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.PREPARED, Event.POST): State.POSTED,
