@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -22,7 +24,6 @@ from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.model import RemoteKeys
 
 if TYPE_CHECKING:
-    import signal
     from types import TracebackType
 
     from trunkline.backend.contract import Slots
@@ -71,8 +72,17 @@ class UcxTarget:
         return [(bytes.fromhex(payload), failure) for payload, failure in self._ask("notifications")]
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal: SIGKILL, SIGSTOP, SIGCONT."""
+        """Send it a signal: SIGKILL, SIGCONT."""
         self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """Stop it (SIGSTOP), and return when all its threads stand still."""
+        self._process.send_signal(signal.SIGSTOP)
+        end = time.monotonic() + _ANSWER_TIMEOUT
+        tasks = Path(f"/proc/{self.pid}/task")
+        while any(task.joinpath("stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()):
+            assert time.monotonic() < end, "the target did not stop"
+            time.sleep(0.001)
 
     def __enter__(self) -> Self:
         return self

@@ -96,7 +96,7 @@ def test_a_target_killed_under_a_transfer_leaves_quiet_memory(scene: Scene, oper
 @pytest.mark.parametrize("operation", list(Operation))
 def test_abort_makes_a_transfer_to_a_stopped_target_quiet(scene: Scene, operation: Operation) -> None:
     request = scene.prepare(operation)
-    scene.target.send_signal(signal.SIGSTOP)
+    scene.target.stop()
     posted = request.post()
     status = request.wait(time.monotonic() + 0.3)
     if status == Status.DONE:
@@ -128,7 +128,7 @@ def test_abort_under_a_running_transfer(scene: Scene) -> None:
 
 
 def test_close_with_a_stopped_target_ends(scene: Scene) -> None:
-    scene.target.send_signal(signal.SIGSTOP)
+    scene.target.stop()
     request = scene.prepare(Operation.WRITE)
     status = request.post()
     scene.backend.close()
@@ -143,7 +143,7 @@ def test_a_stopped_target_does_not_answer_over_tcp(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("UCX_TLS", "tcp")
     backend = UcxBackend("initiator", devices="lo")
     with UcxTarget(4096, {"UCX_TLS": "tcp"}) as target:
-        target.send_signal(signal.SIGSTOP)
+        target.stop()
         peer, _ = target.load_into(backend)
         with pytest.raises(DeadlineError, match=r"within 0\.2 s"):
             peer.connect(0.2)
@@ -161,3 +161,28 @@ def test_a_restarted_transfer_works_after_a_failure(scene: Scene) -> None:
         time.sleep(0.02)
     assert status == Status.DONE or request.wait(end) == Status.DONE
     assert scene.target.count(1) == 4096
+
+
+def test_segments_may_be_unloaded_under_a_probe_that_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UCX_TLS", "tcp")
+    backend = UcxBackend("initiator", devices="lo")
+    with UcxTarget(4096, {"UCX_TLS": "tcp"}) as target:
+        peer, slots = target.load_into(backend)
+        peer.connect(PATIENCE)
+        target.stop()
+        with pytest.raises(DeadlineError):
+            peer.connect(0.05)
+        peer.unload_segments(slots)
+        target.send_signal(signal.SIGCONT)
+        assert finish_one(backend) == [Status.DONE]
+        peer.connect(PATIENCE)
+    backend.close()
+
+
+def finish_one(backend: UcxBackend) -> list[Status]:
+    end = time.monotonic() + PATIENCE
+    finished: list[Request] = []
+    while not finished and time.monotonic() < end:
+        backend.run(time.monotonic() + 1)
+        finished = backend.take_finished()
+    return [request.poll() for request in finished]

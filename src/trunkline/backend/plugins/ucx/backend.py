@@ -98,10 +98,9 @@ class UcxBackend:
         self._kinds = frozenset(
             kind for kind, memory_type in MEMORY_TYPES.items() if self._worker.memory_types >> memory_type & 1
         )
-        self._scratch = np.zeros(8, np.uint64)
-        address = self._scratch.ctypes.data
-        slots = self._worker.register(np.array([[address, self._scratch.nbytes, 0]], np.uint64), 0)
-        self._scratch_slot = (int(slots[0]), address)
+        scratch = np.zeros(8, np.uint64)
+        slots = self._worker.register(np.array([[scratch.ctypes.data, scratch.nbytes, 0]], np.uint64), 0)
+        self._scratch = (int(slots[0]), scratch)
 
     def _own_layout(self) -> AddressLayout:
         try:
@@ -154,7 +153,7 @@ class UcxBackend:
             MetadataDecodeError: The address is not one UCX could have made.
         """
         check_worker_address(name, info, self._layout)
-        return UcxPeer(name, self._worker, info, self._scratch_slot)
+        return UcxPeer(name, self._worker, info, self._scratch)
 
     def prepare(self, posting: Posting, peer: BackendPeer | None) -> Request:
         """Bind a posting to a peer.

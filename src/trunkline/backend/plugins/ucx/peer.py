@@ -36,10 +36,12 @@ class UcxPeer:
         name: The peer's agent name, for messages.
         worker: Our native worker.
         address: The peer's worker address (checked).
-        scratch: Where ``connect`` reads to: a local slot and its address, at least 8 bytes.
+        scratch: Where ``connect`` reads to: a local slot and its memory, at least 8 bytes.
     """
 
-    def __init__(self, name: str, worker: Worker, address: ConnectionInfo, scratch: tuple[int, int]) -> None:
+    def __init__(
+        self, name: str, worker: Worker, address: ConnectionInfo, scratch: tuple[int, NDArray[np.uint64]]
+    ) -> None:
         from trunkline.backend.plugins.ucx._native import Endpoint
 
         self.name = name
@@ -79,16 +81,17 @@ class UcxPeer:
             DeadlineError: No answer in time: the peer is stopped, does not progress, or can't be reached.
         """
         started = time.monotonic()
-        slot, address = self._scratch
+        slot, scratch = self._scratch
         rows = [] if self._probe is None else [self._probe]
         request = self.endpoint.prepare(
             Posting(
                 Operation.READ,
-                np.array([address for _ in rows], np.uint64),
+                np.array([scratch.ctypes.data for _ in rows], np.uint64),
                 np.array([at for _, at, _ in rows], np.uint64),
                 np.array([size for _, _, size in rows], np.uint64),
                 np.array([slot for _ in rows], np.int32),
                 np.array([remote for remote, _, _ in rows], np.int32),
+                owner=scratch,
             ),
         )
         request.post()

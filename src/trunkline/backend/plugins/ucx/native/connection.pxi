@@ -137,8 +137,34 @@ cdef void connection_close(connection_t *connection, bint force) noexcept nogil:
         connection.is_closed = True
 
 
+cdef void connection_retire_key(connection_t *connection, int32_t slot) noexcept nogil:
+    """Destroy an unpacked key, at once or when nothing is in flight; without memory to remember it, it leaks."""
+    cdef retired_t *retired
+    if not 0 <= slot < connection.keys_size or connection.keys[slot] == NULL:
+        return
+    if connection.users == 0:
+        ucp_rkey_destroy(connection.keys[slot])
+    else:
+        retired = <retired_t *> malloc(sizeof(retired_t))
+        if retired != NULL:
+            retired.key = connection.keys[slot]
+            retired.next = connection.retired
+            connection.retired = retired
+    connection.keys[slot] = NULL
+
+
+cdef void connection_sweep(connection_t *connection) noexcept nogil:
+    cdef retired_t *retired
+    while connection.retired != NULL:
+        retired = connection.retired
+        connection.retired = retired.next
+        ucp_rkey_destroy(retired.key)
+        free(retired)
+
+
 cdef void connection_forget_keys(connection_t *connection) noexcept nogil:
     cdef int32_t slot
+    connection_sweep(connection)
     for slot in range(connection.keys_size):
         if connection.keys[slot] != NULL:
             ucp_rkey_destroy(connection.keys[slot])

@@ -68,17 +68,13 @@ cdef class Endpoint:
 
     def unload_keys(self, const int32_t[::1] slots) -> None:
         cdef int64_t row
-        cdef int32_t slot
         self.worker.check()
         with nogil:
             gate_enter(&self.worker.c.gate)
             for row in range(slots.shape[0]):
-                slot = slots[row]
-                free(table_give(&self.c.keys, slot))
-                if self.c.connection != NULL and 0 <= slot < self.c.connection.keys_size:
-                    if self.c.connection.keys[slot] != NULL:
-                        ucp_rkey_destroy(self.c.connection.keys[slot])
-                        self.c.connection.keys[slot] = NULL
+                free(table_give(&self.c.keys, slots[row]))
+                if self.c.connection != NULL:
+                    connection_retire_key(self.c.connection, slots[row])
             gate_leave(&self.worker.c.gate)
 
     def prepare(self, posting):
@@ -169,6 +165,7 @@ cdef class Endpoint:
             connection.is_broken = connection.users > 0
             connection_detach(connection)
             connection_close(connection, connection.users > 0)
+            tell(&self.worker.c)  # closing takes progress
 
     def __dealloc__(self):
         self.close()

@@ -14,6 +14,8 @@ cdef void finish(request_t *request, int status) noexcept nogil:
         if status == FAILED and request.reason[0] == 0:
             copy_reason(request.reason, request.connection.reason)
         request.connection.users -= 1
+        if request.connection.users == 0:
+            connection_sweep(request.connection)
         request.connection = NULL
     if status == DONE:
         request.completed = request.rows

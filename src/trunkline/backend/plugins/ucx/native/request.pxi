@@ -121,7 +121,7 @@ cdef class Request:
         """Report the end, if there is one, exactly once."""
         cdef bint mine
         cdef int status = self.c.status
-        if status != IN_PROGRESS and self.c.is_ended:
+        if status != IN_PROGRESS and self.c.is_ended and self.worker.forks == fork_count:
             gate_enter(&self.worker.c.gate)
             mine = report(&self.c)
             gate_leave(&self.worker.c.gate)

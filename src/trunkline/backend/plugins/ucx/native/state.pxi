@@ -85,6 +85,11 @@ cdef struct request_t:
     request_t *previous
     request_t *next
 
+# A remote key that was unloaded while requests were in flight.
+cdef struct retired_t:
+    ucp_rkey_h key
+    retired_t *next
+
 # One life of an endpoint. After a failure the endpoint gets a new one; this one lasts until it is quiet.
 cdef struct connection_t:
     worker_t *worker
@@ -97,6 +102,7 @@ cdef struct connection_t:
     char reason[REASON_SIZE]
     ucp_rkey_h *keys  # by remote slot, unpacked on first use
     int32_t keys_size
+    retired_t *retired  # destroyed when no request is in flight
     connection_t *previous
     connection_t *next
 
