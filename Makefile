@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := src/trunkline/backend/plugins/ucx/_native.pyx
+NATIVE := $(wildcard src/trunkline/backend/plugins/ucx/*.p[yx][xd] src/trunkline/backend/plugins/ucx/native/*.pxi)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export UCX_NET_DEVICES ?= lo
 

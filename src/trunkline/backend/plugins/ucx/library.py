@@ -47,6 +47,7 @@ def load_native(library: str | os.PathLike[str] | None = None) -> None:
                 f"{'.'.join(map(str, OLDEST))} or later is needed to understand NIXL's peers; {_INSTALL}",
                 version=version,
             )
+        _quieten()
 
 
 def library_path() -> Path | None:
@@ -79,6 +80,12 @@ def _load(wanted: str | os.PathLike[str] | None) -> None:
         ) from error
     if not _mapped():
         raise BackendUnavailableError(f"the libucx package at {libucx.__file__} brought no libucp.so; {_INSTALL}")
+
+
+def _quieten() -> None:
+    """Keep UCX from printing to standard output what reaches callers as errors; ``UCX_LOG_LEVEL`` brings it back."""
+    if "UCX_LOG_LEVEL" not in os.environ:
+        ctypes.CDLL("libucs.so.0").ucs_global_opts_set_value(b"LOG_LEVEL", b"fatal")
 
 
 def _refuse_second_copy(wanted: Path | None) -> None:
