@@ -104,7 +104,7 @@ def test_we_reach_its_memory_and_notify_it(real: NixlPeer, ours: UcxBackend) -> 
     slots = ours.register(MemoryKind.DRAM, segments_of(local))
     rows = [(at, at, 4096) for at in range(0, SIZE, 8192)]
     write = make_posting(Operation.WRITE, local, slots, local, remote_slots, rows)
-    write.remote_address[:] = write.local_address + (np.uint64(real.address) - np.uint64(local.ctypes.data))
+    write.remote_address[:] = write.local_address - np.uint64(local.ctypes.data) + np.uint64(real.address)
     read = replace(write, operation=Operation.READ)
     request = ours.prepare(write, peer)
     assert finish(request, request.post(encode_notification("ours", b"written"))) == Status.DONE, request.reason
