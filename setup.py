@@ -30,7 +30,7 @@ def native_extensions() -> list[Extension]:
         include_dirs=[str(root / "include")],
         library_dirs=[str(root / "lib")],
         libraries=["ucp", "ucs"],
-        extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"],
+        extra_compile_args=["-O3", "-g0", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"],
         optional=True,
     )
     return cythonize([extension], language_level=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -51,6 +53,18 @@ def test_the_native_module_was_built() -> None:
     """It is optional for setuptools, which would leave it out without an error."""
     found = list((ROOT / "src/trunkline/backend/plugins/ucx").glob("_native*.so"))
     assert found, "no compiled module: pip install shows why with --verbose"
+
+
+def test_elsewhere_than_on_linux_nothing_native_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `pip install .` would go on macOS, where there are no UCX wheels; not tried on a real one."""
+    asked: dict[str, object] = {}
+    setuptools = importlib.import_module("setuptools")  # before the platform seems another
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr(setuptools, "setup", lambda **options: asked.update(options))
+    runpy.run_path(str(ROOT / "setup.py"))
+    assert asked["ext_modules"] == []
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert all("linux" in requirement for requirement in requires if "ucx" in requirement)
 
 
 def test_every_error_is_in_the_tree_and_in_its_picture() -> None:

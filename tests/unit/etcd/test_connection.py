@@ -213,6 +213,39 @@ def test_a_stream_opens_where_an_endpoint_just_answered() -> None:
         network.connection.open_stream(WATCH, iter(()), operation="watch")
 
 
+def test_a_stream_on_a_connection_closed_meanwhile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC raises a bare ValueError; it would end the thread that opens streams."""
+    network = Network("a:1")
+
+    def stream(*_: Any) -> Any:
+        network.connection.close()
+        raise ValueError("Cannot invoke RPC on closed channel!")
+
+    monkeypatch.setattr(network.channels[0], "stream", stream)
+    with pytest.raises(ClosedError):
+        network.connection.open_stream(WATCH, cast("Any", iter(())), operation="watch")
+
+
+def test_a_token_forgotten_by_another_thread_is_still_sent() -> None:
+    network = Network("a:1", username="eva")
+    network.channels[0].script = [AUTHENTICATE.response(token="one")]
+    original = network.connection._token_lock
+
+    class Lock:
+        """Another thread, which the token did not serve, comes just after the lock is given back."""
+
+        def acquire(self, timeout: float) -> bool:
+            return original.acquire(timeout=timeout)
+
+        def release(self) -> None:
+            original.release()
+            network.connection.forget_token("one")
+
+    network.connection._token_lock = cast("Any", Lock())
+    network.get()
+    assert ("token", "one") in network.channels[0].calls[-1][3]
+
+
 @pytest.mark.parametrize(("version", "is_told"), [("3.5.1", True), ("3.5.3", False)])
 def test_a_cluster_that_can_lose_writes_is_warned_of(
     version: str, is_told: bool, caplog: pytest.LogCaptureFixture

@@ -51,13 +51,23 @@ def test_after_the_last_close_a_new_client_is_made() -> None:
     close_client(second)
 
 
-def test_a_forked_child_gets_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_child_gets_its_own() -> None:
     ours = open_client(CONFIG)
-    with monkeypatch.context() as child:
-        child.setattr(os, "getpid", lambda: -1)
-        theirs = open_client(CONFIG)
-        assert theirs is not ours
-        with pytest.raises(ForkedError):
-            ours.watch(b"k")
-        close_client(theirs)
-    ours.close()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            theirs = open_client(CONFIG)
+            close_client(ours)  # does nothing there
+            assert theirs is not ours
+            assert not is_closed(theirs)
+            close_client(theirs)
+            with pytest.raises(ForkedError):
+                ours.watch(b"k")
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert not is_closed(ours)
+    close_client(ours)
