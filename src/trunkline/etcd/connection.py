@@ -162,7 +162,7 @@ class Connection:
         """Open a stream in both directions on an endpoint that just answered.
 
         Raises:
-            StoreError: As :meth:`call`, after the time for one attempt per endpoint.
+            StoreError, ClosedError: As :meth:`call`, after the time for one attempt per endpoint.
         """
         deadline = Deadline(ATTEMPT_TIMEOUT * len(self._channels), self._clock)
         status = self.call(STATUS, STATUS.request(), deadline=deadline, operation=operation)
@@ -172,7 +172,11 @@ class Connection:
                 "when a member crashes; upgrade the cluster to 3.5.3 or later"
             )
         channel, token = self._channels[self._current], self._token
-        return Stream(channel, token, channel.stream(method, requests, _metadata(token)))
+        try:
+            return Stream(channel, token, channel.stream(method, requests, _metadata(token)))
+        except ValueError:  # as in call
+            self.check_usable()
+            raise
 
     def leave(self, channel: Channel) -> None:
         """Go on to the next endpoint, unless another thread already did."""
@@ -191,22 +195,24 @@ class Connection:
             self._token = None
 
     def _authenticated_token(self, channel: Channel, deadline: Deadline) -> str | None:
-        if self._token is not None or not self.config.username:
-            return self._token
+        token = self._token
+        if token is not None or not self.config.username:
+            return token
         remaining = deadline.remaining()
         is_alone = self._token_lock.acquire(timeout=-1 if remaining is None else remaining)
         try:
-            if self._token is None:
+            token = self._token
+            if token is None:
                 request = AUTHENTICATE.request(name=self.config.username, password=self.config.password)
-                self._token = channel.call(AUTHENTICATE, request, deadline.remaining(), _metadata(None)).token
+                self._token = token = channel.call(AUTHENTICATE, request, deadline.remaining(), _metadata(None)).token
         except grpc.RpcError as error:
             if "authentication is not enabled" not in Failure.of(error).details:
                 raise
-            self._token = ""
+            self._token = token = ""
         finally:
             if is_alone:
                 self._token_lock.release()
-        return self._token
+        return token
 
     def close(self) -> None:
         """Close all channels; calls under way raise ClosedError. Idempotent; does nothing in a forked child."""

@@ -17,7 +17,6 @@ class _Registry:
     """The open clients of one process, with the number of their users."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self._lock = threading.Lock()
         self._clients: dict[EtcdConfig, tuple[EtcdClient, int]] = {}
 
@@ -46,24 +45,28 @@ class _Registry:
             client.close()
 
 
-_registry: _Registry | None = None
+_registry = _Registry()
 
 
 def open_client(config: EtcdConfig) -> EtcdClient:
     """Return this process's client for ``config``; every call needs its :func:`close_client`."""
-    global _registry  # noqa: PLW0603 - what it keeps is per process by nature
-    if _registry is None or _registry.pid != os.getpid():
-        _registry = _Registry()  # a forked child starts its own; its parent's lock may be held for ever here
-        atexit.register(_close_all)
     return _registry.open(config)
 
 
 def close_client(client: EtcdClient) -> None:
     """Give a client back; its last user's call closes it. Does nothing in a forked child for the parent's clients."""
-    if _registry is not None and _registry.pid == os.getpid():
-        _registry.close(client)
+    _registry.close(client)
 
 
 def _close_all() -> None:
-    if _registry is not None and _registry.pid == os.getpid():
-        _registry.close_all()
+    _registry.close_all()
+
+
+def _start_afresh() -> None:
+    """In a forked child: its parent's clients are not its own, and its parent's lock may be held for ever here."""
+    global _registry  # noqa: PLW0603 - what it keeps is per process by nature
+    _registry = _Registry()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_start_afresh)

@@ -126,6 +126,7 @@ class WatchStream:
 
     def close(self) -> None:
         """End all watches, close the connection and join the thread (unless called on it). Idempotent."""
+        self._connection.close()  # first, so that no watch is opened after those that are here have ended
         with self._lock:
             self._is_closed = True
             for watch in self._watches:
@@ -134,7 +135,6 @@ class WatchStream:
             self._attachment.end()
             thread = self._thread
         self._has_watches.set()
-        self._connection.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

@@ -69,7 +69,7 @@ class EtcdStore(Store):
         self._client = client
         self._lock = threading.Lock()  # guards the three below
         self._leases: WeakSet[EtcdLease] = WeakSet()
-        self._watches: WeakSet[EtcdWatch] = WeakSet()
+        self._watches: WeakSet[ClientWatch] = WeakSet()  # the client's stream refers to those that are open
         self._is_closed = False
 
     @property
@@ -102,6 +102,10 @@ class EtcdStore(Store):
         lease = self._client.grant(ttl, on_lost=on_lost, timeout=timeout)
         with self._lock:
             self._leases.add(lease)
+            is_late = self._is_closed
+        if is_late:
+            lease.orphan()
+            self._check_open()
         return lease
 
     def revoke(self, lease: int, *, timeout: float | None) -> bool:
@@ -114,10 +118,14 @@ class EtcdStore(Store):
 
     def watch(self, key: str, *, prefix: bool = False, after: int | None = None) -> Watch:
         self._check_open()
-        watch = EtcdWatch(self._client.watch(*_range(key, prefix=prefix), after=after))
+        watch = self._client.watch(*_range(key, prefix=prefix), after=after)
         with self._lock:
             self._watches.add(watch)
-        return watch
+            is_late = self._is_closed
+        if is_late:
+            watch.close()
+            self._check_open()
+        return EtcdWatch(watch)
 
     def close(self) -> None:
         if self._client.is_foreign:
