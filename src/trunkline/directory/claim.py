@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trunkline.clock import Clock, Deadline
 from trunkline.directory.process import is_gone
-from trunkline.errors import AgentNameInUseError, MetadataDecodeError
+from trunkline.errors import AgentNameInUseError, MetadataDecodeError, StoreUnavailableError
 from trunkline.metadata.presence import Presence, ProcessRecord, decode_presence
 from trunkline.store.contract import (
     NO_LEASE,
@@ -66,7 +66,7 @@ class Claim:
 
         Raises:
             AgentNameInUseError: The holder lives, or the deadline passed before it was gone.
-            StoreError: The store failed.
+            StoreError: The store failed, or could not be reached when the wait for the holder ended.
         """
         while True:
             result = self.store.transact(
@@ -124,13 +124,22 @@ class Claim:
         """Return when ``holder``'s record is deleted or on another lease; raise if it stays."""
         left = self.store.time_to_live(holder.lease, timeout=deadline.remaining()) or 0.0
         patience = Deadline(deadline.remaining(left + EXPIRY_DELAY), self.clock)
+        outage = ""
         with self.store.watch(self.key.presence, after=revision) as watch:
-            while True:
-                event = watch.next(patience.remaining())
-                if event is None:
-                    raise self._in_use(holder, max(0.0, left - patience.elapsed), deadline.elapsed)
+            while (event := watch.next(patience.remaining())) is not None:
                 if not _holds(holder, event):
                     return
+                outage = event.reason if isinstance(event, Interrupted) else ""
+        if outage:
+            raise StoreUnavailableError(
+                f"agent name {self.key.agent!r} is held by another agent; whether that still lives is not known, for "
+                f"{self.store.url} can't be reached after {deadline.elapsed:.1f} s: {outage}",
+                agent=self.key.agent,
+                key=self.key.presence,
+                url=self.store.url,
+                elapsed=deadline.elapsed,
+            )
+        raise self._in_use(holder, max(0.0, left - patience.elapsed), deadline.elapsed)
 
     def _in_use(self, holder: Entry, lease_left: float, elapsed: float) -> AgentNameInUseError:
         presence = _decode(holder)

@@ -69,7 +69,8 @@ class Directory:
             attributes: Free pairs that others see and select by.
             backends: Names of the agent's backends.
             takeover: Replace a live holder, which finds its session lost.
-            timeout: Seconds; None waits for ever for the store (not for the holder).
+            timeout: Seconds; None waits for ever for the store (not for the holder). Up to a second more may go
+                into giving back the lease of a claim that failed.
 
         Raises:
             ConfigurationError: An argument breaks its rules.

@@ -47,7 +47,7 @@ def is_gone(process: ProcessRecord) -> bool:
         return False
     try:
         os.kill(process.pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the record is the network's: its number may be no pid at all
         return True
     except OSError:  # it lives and belongs to another user; how old it is may still be readable
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -18,6 +18,7 @@ from trunkline.errors import (
     SessionLostError,
     StoreLimitError,
     SupersededError,
+    TrunklineError,
 )
 from trunkline.metadata.key import DEFAULT_LABEL, MetadataKey
 from trunkline.metadata.presence import (
@@ -28,7 +29,17 @@ from trunkline.metadata.presence import (
     decode_presence,
     encode_presence,
 )
-from trunkline.store.contract import Delete, Get, KeyHasLease, Operation, Put, Store, Transaction
+from trunkline.store.contract import (
+    Condition,
+    Delete,
+    Get,
+    KeyHasLease,
+    KeyIsAbsent,
+    Operation,
+    Put,
+    Store,
+    Transaction,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +52,9 @@ MIN_TTL = 2.0
 
 MAX_PUBLICATION_SIZE = 1_468_006
 """Bytes of metadata, catalog and presence record together: 1.4 MiB. etcd's limit for a transaction is 1.5 MiB."""
+
+ABANDON_TIMEOUT = 1.0
+"""Seconds that giving back the lease of a failed claim may take, beyond the caller's time-out."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that giving up a lease may take; after that it runs out by itself."""
@@ -97,7 +111,8 @@ class Session:
             claim = Claim(store, key, self._lease.id, record, presence.incarnation, takeover, clock)
             claim.run(deadline)
         except BaseException:
-            self._lease.close(CLOSE_TIMEOUT)
+            with suppress(TrunklineError):  # why the claim failed is what counts; the lease also ends by itself
+                self._lease.close(ABANDON_TIMEOUT)
             raise
 
     @property
@@ -161,8 +176,6 @@ class Session:
                     presence, catalog=None if catalog is None else content_record(catalog)
                 )
                 operations.append(Delete(key.catalog) if catalog is None else Put(key.catalog, catalog, self._lease.id))
-            if not self._marker_is_put:
-                operations.append(Put(key.marker, b"", self._lease.id))
             return self._write(presence, operations, marker_is_put=True, deadline=deadline)
 
     def withdraw(self, *, label: str | None = None, timeout: float | None = 30.0) -> int:
@@ -233,7 +246,11 @@ class Session:
     def _write(
         self, presence: Presence, operations: list[Operation], *, marker_is_put: bool, deadline: Deadline
     ) -> int:
-        """Run the operations together with the new presence record, if the name is still ours."""
+        """Run the operations together with the new presence record, if the name is still ours.
+
+        The marker is put along if it should be there and is not, and never twice: NIXL's peers must see it deleted
+        in between.
+        """
         lease, record = self._lease.id, encode_presence(presence)
         puts = [operation for operation in operations if isinstance(operation, Put)]
         size = len(record) + sum(len(put.value) for put in puts)
@@ -247,21 +264,28 @@ class Session:
                 size=size,
                 limit=MAX_PUBLICATION_SIZE,
             )
+        conditions: list[Condition] = [KeyHasLease(self._key.presence, lease)]
+        writes = [*operations, Put(self._key.presence, record, lease)]
+        if marker_is_put and not self._marker_is_put:
+            conditions.append(KeyIsAbsent(self._key.marker))
+            writes.append(Put(self._key.marker, b"", lease))
         self._is_in_doubt = True
         result = self._store.transact(
-            Transaction(
-                (KeyHasLease(self._key.presence, lease),),
-                (*operations, Put(self._key.presence, record, lease)),
-                (Get(self._key.presence),),
-            ),
-            timeout=deadline.remaining(),
+            Transaction(tuple(conditions), tuple(writes), (Get(self._key.presence),)), timeout=deadline.remaining()
         )
+        revision = result.revision
         if not result.succeeded:
-            raise self._loss(is_superseded=bool(result.reads[0]))
+            found = result.reads[0][0] if result.reads[0] else None
+            if found is None or found.lease != lease:
+                raise self._loss(is_superseded=found is not None)
+            if found.value != record:  # the marker is there, and somebody else's: one is enough
+                self._marker_is_put = True
+                return self._write(presence, operations, marker_is_put=True, deadline=deadline)
+            revision = found.mod_revision  # an attempt that succeeded and whose answer was lost
         self._is_in_doubt = False
         self._presence = presence
         self._marker_is_put = marker_is_put
-        return result.revision
+        return revision
 
     def _reload(self, deadline: Deadline) -> None:
         """Find out whether a transaction whose answer was lost happened. A lost name shows in the next one."""

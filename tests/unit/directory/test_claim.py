@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from trunkline.directory import Directory
 from trunkline.directory.process import local_process
 from trunkline.directory.session import Session
-from trunkline.errors import AgentNameInUseError, StoreUnavailableError
+from trunkline.errors import AgentNameInUseError, StoreAuthError, StoreUnavailableError
 from trunkline.metadata.key import MetadataKey
 from trunkline.metadata.presence import Presence, decode_presence
 from trunkline.store.contract import Changed, Put, Store, Transaction
@@ -217,6 +217,42 @@ def test_a_store_that_is_away_while_waiting_is_waited_for(
     assert not waiting.done()
     first.close()
     waiting.result(30)
+
+
+def test_a_store_that_is_away_all_the_time_is_the_error(
+    store: FaultyStore,
+    directory: Directory,
+    other_directory: Directory,
+    clock: FakeClock,
+    threads: ThreadPoolExecutor,
+) -> None:
+    """Whether the holder lives is not known then."""
+    with other_directory.open_session("a", incarnation=ONE):
+        store.outages = ["no endpoint answers"]
+        waiting = threads.submit(directory.open_session, "a", incarnation=TWO, timeout=None)
+        clock.until_waiting(2)
+        clock.advance(60)
+        with pytest.raises(StoreUnavailableError, match=r"'a'.*no endpoint answers"):
+            waiting.result(30)
+
+
+def test_a_lease_that_can_t_be_given_back_does_not_hide_why_the_claim_failed(
+    store: FaultyStore, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = store.grant
+
+    def grant_once(*arguments: Any, **settings: Any) -> Any:
+        lease = grant(*arguments, **settings)
+        monkeypatch.setattr(type(lease), "close", denied)
+        return lease
+
+    def denied(*_: object) -> None:
+        raise StoreAuthError("no right to revoke")
+
+    monkeypatch.setattr(store, "grant", grant_once)
+    store.faults.append(Fault.LOST_REQUEST)
+    with pytest.raises(StoreUnavailableError):
+        directory.open_session("a", incarnation=ONE)
 
 
 def test_a_history_that_is_gone_shows_the_holder_or_that_there_is_none(

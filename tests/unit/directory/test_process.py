@@ -62,6 +62,11 @@ def test_another_process_under_the_same_pid_proves_it_gone() -> None:
     assert is_gone(msgspec.structs.replace(here, started=here.started + 1))
 
 
+def test_a_pid_that_no_process_can_have_is_gone() -> None:
+    """A record from the network says so; the system call takes 32 bits."""
+    assert is_gone(msgspec.structs.replace(local_process(), pid=2**63 - 1))
+
+
 def test_a_process_of_somebody_else_lives() -> None:
     assert not is_gone(msgspec.structs.replace(local_process(), pid=1, started=0))
 

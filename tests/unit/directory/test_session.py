@@ -16,7 +16,7 @@ from trunkline.errors import (
     SupersededError,
 )
 from trunkline.metadata.presence import Presence, content_record, decode_presence
-from trunkline.store.contract import Changed, Delete, Transaction
+from trunkline.store.contract import Changed, Delete, Put, Transaction
 from trunkline.testing.faulty_store import Fault, FaultyStore
 
 if TYPE_CHECKING:
@@ -244,6 +244,28 @@ def test_the_marker_is_put_only_after_it_was_deleted(store: FaultyStore, session
     puts_and_deletes = [("a/" in put, "a/" in deleted) for put, deleted in changes(store, start)]
     happened = [(False, True), (True, False)] if fault is Fault.LOST_ANSWER else [(False, False)]
     assert puts_and_deletes == [*happened, (False, False)]
+
+
+def test_a_marker_that_was_sent_twice_is_put_once(store: FaultyStore, session: Session) -> None:
+    session.publish(b"1")
+    start = session.withdraw()
+    store.faults.append(Fault.REPEATED)
+    revision = session.publish(b"2")
+    assert [("a/" in put, "a/" in deleted) for put, deleted in changes(store, start)] == [(True, False)]
+    assert keys(store)["a/metadata"].mod_revision == revision
+    assert session.lost is None
+
+
+def test_a_marker_that_somebody_else_put_is_left_alone(
+    store: FaultyStore, session: Session, other_store: Store
+) -> None:
+    session.publish(b"1")
+    session.withdraw()
+    start = other_store.transact(Transaction((), (Put("/prod/a/", b""),)), timeout=1).revision
+    session.publish(b"2")
+    assert changes(store, start) == [({"a/metadata", ".presence/a"}, set())]
+    session.withdraw()
+    assert "a/" not in keys(store)
 
 
 def test_a_publication_sent_twice_counts_once(store: FaultyStore, session: Session) -> None:
