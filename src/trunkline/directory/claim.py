@@ -20,13 +20,13 @@ from trunkline.store.contract import (
     KeyHasRevision,
     KeyIsAbsent,
     Put,
+    Snapshot,
     Store,
     Transaction,
 )
 
 if TYPE_CHECKING:
     from trunkline.metadata.key import MetadataKey
-    from trunkline.store.contract import WatchEvent
 
 _log = logging.getLogger(__name__)
 
@@ -121,15 +121,20 @@ class Claim:
         )
 
     def _wait_until_gone(self, holder: Entry, revision: int, deadline: Deadline) -> None:
-        """Return when ``holder``'s record is deleted or on another lease; raise if it stays."""
+        """Return when ``holder`` must be looked at again; raise if it stays.
+
+        That is when its record is deleted or on another lease, and after an outage: an etcd that was restarted gives
+        every lease its full TTL again.
+        """
         left = self.store.time_to_live(holder.lease, timeout=deadline.remaining()) or 0.0
         patience = Deadline(deadline.remaining(left + EXPIRY_DELAY), self.clock)
         outage = ""
         with self.store.watch(self.key.presence, after=revision) as watch:
             while (event := watch.next(patience.remaining())) is not None:
-                if not _holds(holder, event):
+                if isinstance(event, Interrupted):
+                    outage = event.reason
+                elif outage or not _holds(holder, event):
                     return
-                outage = event.reason if isinstance(event, Interrupted) else ""
         if outage:
             raise StoreUnavailableError(
                 f"agent name {self.key.agent!r} is held by another agent; whether that still lives is not known, for "
@@ -164,10 +169,8 @@ class Claim:
         )
 
 
-def _holds(holder: Entry, event: WatchEvent) -> bool:
+def _holds(holder: Entry, event: Changed | Snapshot) -> bool:
     """Return whether the name may still be on the holder's lease after this event."""
-    if isinstance(event, Interrupted):
-        return True
     if isinstance(event, Changed):
         return not event.deleted and all(entry.lease == holder.lease for entry in event.put)
     return any(entry.lease == holder.lease for entry in event.entries)

@@ -14,7 +14,7 @@ from trunkline.directory.session import Session
 from trunkline.errors import AgentNameInUseError, StoreAuthError, StoreUnavailableError
 from trunkline.metadata.key import MetadataKey
 from trunkline.metadata.presence import Presence, decode_presence
-from trunkline.store.contract import Changed, Put, Store, Transaction
+from trunkline.store.contract import Changed, Interrupted, Put, Store, Transaction
 from trunkline.testing.faulty_store import Fault, FaultyStore
 
 if TYPE_CHECKING:
@@ -234,6 +234,37 @@ def test_a_store_that_is_away_all_the_time_is_the_error(
         clock.advance(60)
         with pytest.raises(StoreUnavailableError, match=r"'a'.*no endpoint answers"):
             waiting.result(30)
+
+
+def test_after_an_outage_the_holder_gets_its_time_again(
+    store: FaultyStore,
+    directory: Directory,
+    other_directory: Directory,
+    clock: FakeClock,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An etcd that was restarted gives every lease its full TTL: the holder may be dead all the same."""
+    other_directory.open_session("a", incarnation=ONE, ttl=10)
+    watch, outages = store.watch, [Interrupted("etcd restarts"), Changed((), (), 0)]
+
+    def watch_with_outage(key: str, *, after: int) -> Watch:
+        watching = watch(key, after=after)
+        follow = watching.next
+
+        def next_event(timeout: float | None) -> Any:
+            return outages.pop(0) if outages else follow(timeout)
+
+        monkeypatch.setattr(watching, "next", next_event)
+        return watching
+
+    monkeypatch.setattr(store, "watch", watch_with_outage)
+    waiting = threads.submit(directory.open_session, "a", incarnation=TWO, timeout=None)
+    clock.until_waiting(2)
+    assert len(store.transactions) == 2  # it looked again
+    clock.advance(12)
+    with pytest.raises(AgentNameInUseError):
+        waiting.result(30)
 
 
 def test_a_lease_that_can_t_be_given_back_does_not_hide_why_the_claim_failed(
