@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
 from trunkline.agent.agent import DRAIN, Agent
@@ -134,8 +135,7 @@ class AsyncAgent:
         arrived = asyncio.Event()
 
         def wake() -> None:
-            # The loop may have been closed while the agent lives on; then nobody waits any more.
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
                 loop.call_soon_threadsafe(arrived.set)
 
         seconds = agent.timeout if timeout is DEFAULT else timeout

@@ -84,6 +84,7 @@ class Engine:
         self._timers: list[tuple[float, int, TransferHandle, int, Event | None]] = []
         self._timer_lock = threading.Lock()
         self._timer_order = itertools.count()
+        self._delivery_lock = threading.Lock()  # from a backend's queue to the inbox, in order
         self._closed = False
         self._closing = threading.Event()
         self._forked = False
@@ -191,13 +192,21 @@ class Engine:
                 backend.wake()
 
     def ended(self, handle: TransferHandle) -> None:
-        """Book a handle's end (called by the handle, once a round)."""
+        """Book a handle's end (called by the handle, once a round, under its lock)."""
         self.active.discard(handle)
         if handle.tag is not None:
             self._finished.append(handle)
-        notice = handle.failure_notice
-        if notice is not None and handle.target.hears_failures and handle.target.gone is None and not self._closed:
-            self._tell_failure(handle, notice)
+
+    def tell_failure(self, handle: TransferHandle, notice: bytes) -> None:
+        """Send a promised notification as ``ok=False``; if that fails too, the peer hears nothing."""
+        target = handle.target
+        link, backend = target.links.get(handle.backend), self._notifying.get(handle.backend)
+        if link is None or backend is None or not target.hears_failures or target.gone is not None or self._closed:
+            return
+        try:
+            backend.notify(link, notice, failure=True)
+        except TrunklineError as error:
+            log.debug("could not tell %r of a failed transfer: %s", target.name, error)
 
     def call_back(self, callback: Callable[[TransferHandle], object], handle: TransferHandle) -> None:
         """Run a done callback; its exceptions are logged, since they have no caller to go to."""
@@ -259,6 +268,8 @@ class Engine:
         self.inbox.close()
         for each in self.backends.values():
             each.close()
+        for handle in list(self.active):  # posted by another thread while :meth:`drain` looked
+            handle.settle()
 
     def _progress(self) -> None:
         for backend in self._driven:
@@ -266,14 +277,19 @@ class Engine:
             self._settle_finished(backend)
 
     def _drive(self, backend: ProgressingBackend) -> None:
-        while not self._closing.is_set():
-            backend.run(self._next_timer())
-            self._settle_finished(backend)
-            for link in backend.take_failed_peers():
-                if self._on_link_failure is not None:
-                    self._on_link_failure(link)
-            self._deliver()
-            self._fire_timers()
+        try:
+            while not self._closing.is_set():
+                backend.run(self._next_timer())
+                self._settle_finished(backend)
+                for link in backend.take_failed_peers():
+                    if self._on_link_failure is not None:
+                        self._on_link_failure(link)
+                self._deliver()
+                self._fire_timers()
+        except ClosedError:
+            # A done callback, or the end of an agent that was dropped on this thread, closed it underneath.
+            if not self._closing.is_set():
+                raise
 
     @staticmethod
     def _settle_finished(backend: ProgressingBackend) -> None:
@@ -283,21 +299,11 @@ class Engine:
                 handle.settle()
 
     def _deliver(self) -> None:
-        for backend in self._notifying.values():
-            payloads, dropped = backend.take_notifications()
-            if payloads or dropped:
-                self.inbox.deliver(payloads, dropped)
-
-    def _tell_failure(self, handle: TransferHandle, notice: bytes) -> None:
-        """Send a promised notification as ``ok=False``; if that fails too, the peer hears nothing."""
-        link = handle.target.links.get(handle.backend)
-        backend = self._notifying.get(handle.backend)
-        if link is None or backend is None:
-            return
-        try:
-            backend.notify(link, notice, failure=True)
-        except TrunklineError as error:
-            log.debug("could not tell %r of a failed transfer: %s", handle.target.name, error)
+        with self._delivery_lock:
+            for backend in self._notifying.values():
+                payloads, dropped = backend.take_notifications()
+                if payloads or dropped:
+                    self.inbox.deliver(payloads, dropped)
 
     def _next_timer(self) -> float:
         with self._timer_lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -157,6 +158,9 @@ class TransferHandle:
             self._state = following
             self._engine.active.add(self)
             try:
+                # After it is among the active ones: deregistering takes memory out of the tables first and looks for
+                # transfers that use it second, so one of the two always sees the other.
+                self._plan.check_tables(self._engine.home.section, target.section, target.name)
                 status = self._request.post(self._notification)
             except BaseException:
                 self._state = _PREPARED
@@ -189,9 +193,9 @@ class TransferHandle:
         """
         if self._state is _PREPARED:
             raise TransferStateError(f"{self!r} was not posted yet", agent=self._target.name)
-        if self._state in RUNNING:
-            seconds = self._engine.timeout if timeout is DEFAULT else timeout
-            until = FOREVER if seconds is None else time.monotonic() + seconds
+        seconds = self._engine.timeout if timeout is DEFAULT else timeout
+        until = FOREVER if seconds is None else time.monotonic() + seconds
+        while self._state in RUNNING:  # more than once only where another thread is just posting it again
             if self._request.wait(until) is _IN_PROGRESS:
                 raise DeadlineError(
                     f"{self!r} is still running after {seconds:g} s; it was not cancelled",
@@ -234,8 +238,7 @@ class TransferHandle:
         ended: asyncio.Future[None] = loop.create_future()
 
         def wake(_: TransferHandle) -> None:
-            # The loop may have been closed while the transfer ran; then nobody waits any more.
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
                 loop.call_soon_threadsafe(_resolve, ended)
 
         self.add_done_callback(wake)
@@ -252,11 +255,12 @@ class TransferHandle:
                 return
             self._state = following
             self._ending = event
-        self._request.stop()
+            self._request.stop()  # under the lock, so that it never stops a later round
+            stopped = self._round
         if self._request.poll() is not _IN_PROGRESS:
             self.settle()
         else:
-            self._engine.schedule(time.monotonic() + self._engine.grace, self, self._round, None)
+            self._engine.schedule(time.monotonic() + self._engine.grace, self, stopped, None)
 
     def abort(self, reason: str) -> None:
         """Make it quiet now by closing its connection by force (for the engine)."""
@@ -289,7 +293,10 @@ class TransferHandle:
             if event is not _COMPLETE:
                 self._error = self._explain(event)
             callbacks, self._callbacks = self._callbacks, []
-        self._engine.ended(self)
+            self._engine.ended(self)  # under the lock: once it is free, another thread may post the next round
+            notice = self._notification if self._error is not None else None
+        if notice is not None:
+            self._engine.tell_failure(self, notice)
         for callback in callbacks:
             self._engine.call_back(callback, self)
 
@@ -312,11 +319,6 @@ class TransferHandle:
         if not reason and self._target.gone is not None:
             reason = self._target.gone
         return TransferError(f"{what}; the transport says: {reason or 'nothing'}", **facts)
-
-    @property
-    def failure_notice(self) -> bytes | None:
-        """The promised notification, if the transfer ended without sending it (for the engine)."""
-        return self._notification if self._error is not None else None
 
     def is_running(self, round_number: int) -> bool:
         """Whether that round is still under way (for the engine)."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trunkline.memory.section import SegmentTable
+    from trunkline.backend.contract import Addresses, Slots
+    from trunkline.memory.kind import MemoryKind
+    from trunkline.memory.section import Section, SegmentTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class TransferPlan:
         first_block: For each row of the posting, the first block (row of the lists as given) in it; intp, shape (M,).
         block_count: How many blocks were asked for.
         total_bytes: Their size.
+        tables: The local and the remote table it was matched to.
+        kinds: The local and the remote kind of memory.
     """
 
     backend: str
@@ -36,6 +40,25 @@ class TransferPlan:
     first_block: NDArray[np.intp]
     block_count: int
     total_bytes: int
+    tables: tuple[SegmentTable, SegmentTable]
+    kinds: tuple[MemoryKind, MemoryKind]
+
+    def check_tables(self, local: Section, remote: Section, peer: str) -> None:
+        """Refuse memory that went since the plan was made; backends give its slots to other segments.
+
+        Raises:
+            NotRegisteredError: A local block's memory was deregistered.
+            SegmentNotFoundError: The peer does not offer a remote block's memory any more.
+        """
+        near = local.lookup(self.backend, self.kinds[0])
+        far = remote.lookup(self.backend, self.kinds[1])
+        posting = self.posting
+        if near is not self.tables[0] and not _holds(near, posting.local_slot, posting.local_address, posting.length):
+            raise NotRegisteredError("local memory of this transfer was deregistered: register it and plan it again")
+        if far is not self.tables[1] and not _holds(far, posting.remote_slot, posting.remote_address, posting.length):
+            raise SegmentNotFoundError(
+                f"peer {peer!r} does not offer all memory of this transfer any more: plan it again", agent=peer
+            )
 
     def blocks_after(self, completed_rows: int) -> NDArray[np.intp]:
         """Return the indices of the blocks that are not among the first ``completed_rows`` rows."""
@@ -90,7 +113,27 @@ def plan_transfer(
         remote_slot=np.ascontiguousarray(remote_slot[first_block]),
         owner=owner,
     )
-    return TransferPlan(backend, posting, first_block, local.count, local.total_bytes)
+    return TransferPlan(
+        backend,
+        posting,
+        first_block,
+        local.count,
+        local.total_bytes,
+        tables=(local_table, remote_table),
+        kinds=(local.kind, remote.kind),
+    )
+
+
+def _holds(table: SegmentTable, slots: Slots, address: Addresses, length: Addresses) -> bool:
+    """Whether every range still lies in the table's segment of its slot."""
+    order = np.argsort(table.slots)
+    position = np.searchsorted(table.slots, slots, sorter=order)
+    if not len(table) or (position == len(table)).any():
+        return False
+    row = order[position]
+    start, size = table.segments[row, 0], table.segments[row, 1]
+    # Neither sum passes 2^64: descriptors and segments were checked.
+    return bool(((table.slots[row] == slots) & (start <= address) & (address + length <= start + size)).all())
 
 
 def _check_pairs(near: NDArray[np.uint64], far: NDArray[np.uint64]) -> None:

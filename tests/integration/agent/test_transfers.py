@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import trunkline
-from trunkline import DescriptorList, MemoryKind, Operation, State, typed
+from trunkline import Agent, DescriptorList, MemoryKind, Operation, State, typed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tests.integration.agent.conftest import Pair
+
+    from trunkline import TransferHandle
 
 
 def blocks_of(count: int, *, seed: int, shape: tuple[int, ...] = (64, 256)) -> dict[str, NDArray[np.uint16]]:
@@ -220,3 +222,26 @@ def test_connect_proves_the_path_before_the_first_request(pair: Pair) -> None:
     assert peer.transports == ()
     peer.connect(timeout=30)
     assert peer.transports
+
+
+def test_a_done_callback_may_close_the_agent(store: str) -> None:
+    theirs, mine = np.ones(64 << 20, np.uint8), np.zeros(64 << 20, np.uint8)
+    with Agent("prefill-0", store=store, devices="lo") as prefill:
+        prefill.register(theirs, name="kv")
+        prefill.publish()
+        decode = Agent("decode-0", store=store, devices="lo")
+        local = decode.register(mine, name="kv")
+        closed = threading.Event()
+
+        def close(_: TransferHandle) -> None:
+            decode.close()
+            closed.set()
+
+        transfer = decode.read(decode.fetch("prefill-0")["kv"], into=local)
+        transfer.add_done_callback(close)
+        assert closed.wait(60)
+        progress = [thread for thread in threading.enumerate() if thread.name == "trunkline-progress-decode-0"]
+        for thread in progress:
+            thread.join(60)  # an exception in it would fail this test
+    assert transfer.ok
+    assert mine.all()

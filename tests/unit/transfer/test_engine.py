@@ -54,6 +54,7 @@ def test_the_promised_notification_of_a_failed_transfer_arrives_as_a_failure(ben
     request_of(handle).fail("x")
     with pytest.raises(TransferError):
         handle.wait()
+    eventually(lambda: bench.backend.sent)  # whichever thread sees the end first sends it
     ((_, payload, failure),) = bench.backend.sent
     assert (decode_notification(payload), failure) == (("decode-0", b"req-7"), True)
 
@@ -173,3 +174,34 @@ def test_messages_to_a_gone_peer_are_refused(bench: Bench) -> None:
     bench.target.gone = "dead"
     with pytest.raises(PeerGoneError):
         bench.engine.notify(bench.target, b"hello")
+
+
+def test_a_transfer_posted_while_the_engine_drains_ends_with_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = bench.read(0)
+    seen: list[TransferHandle] = []
+    bench.engine.drain(Deadline(0.0))
+    monkeypatch.setattr(bench.engine, "check_open", lambda: None)  # it had looked before
+    handle.post().add_done_callback(seen.append)
+    bench.engine.close()
+    assert seen == [handle]
+    assert handle.state is State.FAILED
+
+
+def test_threads_that_deliver_at_once_keep_the_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, take = bench.backend, bench.backend.take_notifications
+    others: list[threading.Thread] = []
+
+    def slowly() -> tuple[list[tuple[bytes, bool]], int]:
+        taken = take()
+        if taken[0] and not others:
+            others.append(threading.Thread(target=bench.engine.take_notifications, name="other"))
+            backend.receive(encode_notification("prefill-0", b"second"))
+            others[0].start()
+            others[0].join(0.1)
+        return taken
+
+    monkeypatch.setattr(backend, "take_notifications", slowly)
+    backend.receive(encode_notification("prefill-0", b"first"))
+    notes = [bench.engine.wait_notification(Deadline(10)).payload for _ in range(2)]
+    others[0].join()
+    assert notes == [b"first", b"second"]

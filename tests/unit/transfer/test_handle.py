@@ -4,16 +4,19 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.unit.transfer.conftest import BLOCK, Bench, request_of
+from tests.unit.transfer.conftest import BLOCK, DRAM, Bench, request_of
 
 from trunkline.clock import Deadline
 from trunkline.errors import (
     DeadlineError,
+    NotRegisteredError,
     PeerGoneError,
+    SegmentNotFoundError,
     TransferCancelledError,
     TransferDeadlineError,
     TransferError,
@@ -23,6 +26,8 @@ from trunkline.testing.waiting import eventually
 from trunkline.transfer.state import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trunkline.transfer.handle import TransferHandle
 
 
@@ -258,3 +263,95 @@ class Rounds(RuleBasedStateMachine):
 
 Rounds.TestCase.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
 TestRounds = Rounds.TestCase
+
+
+def in_another_thread(work: Callable[[], object]) -> threading.Thread:
+    """Start it and give it time to get as far as it can."""
+    thread = threading.Thread(target=work, name="other", daemon=True)
+    thread.start()
+    thread.join(0.1)
+    return thread
+
+
+def test_a_round_posted_while_the_last_one_is_booked_is_among_the_active(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = bench.read(0).post()
+    others: list[threading.Thread] = []
+    book = bench.engine.ended
+
+    def slowly(ended: TransferHandle) -> None:
+        others.append(in_another_thread(handle.post))
+        book(ended)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.engine, "ended", slowly)
+        request_of(handle).complete()
+        handle.wait()
+    others[0].join()
+    assert handle.state is State.POSTED
+    assert bench.engine.active == {handle}
+
+
+def test_a_cancel_does_not_stop_the_next_round(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = bench.read(0).post()
+    request = request_of(handle)
+    others: list[threading.Thread] = []
+
+    def slowly() -> None:
+        request.complete()
+        others.append(in_another_thread(lambda: handle.wait().post()))
+        request.is_stopping = True
+
+    monkeypatch.setattr(request, "stop", slowly)
+    handle.cancel()
+    others[0].join()
+    assert handle.state is State.POSTED
+    assert not request.is_stopping
+
+
+def test_a_wait_during_the_next_post_waits_for_that_round(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = bench.read(0).post()
+    request = request_of(handle)
+    request.complete()
+    handle.wait()
+    others: list[threading.Thread] = []
+    seen: list[State] = []
+    post = request.post
+
+    def slowly(notification: bytes | None = None) -> Any:
+        others.append(in_another_thread(lambda: seen.append(handle.wait().state)))
+        return post(notification)
+
+    monkeypatch.setattr(request, "post", slowly)
+    handle.post()
+    others[0].join(0.1)
+    assert seen == []
+    request.complete()
+    others[0].join()
+    assert seen == [State.DONE]
+
+
+def test_memory_that_was_deregistered_is_not_used_again(bench: Bench) -> None:
+    handle = bench.read(0).post()
+    request_of(handle).complete()
+    handle.wait()
+    bench.engine.home.section.remove(bench.backend.name, DRAM, bench.slots)
+    other = np.array([[bench.mine.ctypes.data + BLOCK, BLOCK, 0]], np.uint64)
+    bench.engine.home.section.add(bench.backend.name, DRAM, other, bench.slots)  # its slot has another use now
+    with pytest.raises(NotRegisteredError, match="was deregistered"):
+        handle.post()
+    assert bench.engine.active == set()
+    assert request_of(handle).posted == 1
+
+
+def test_memory_that_the_peer_withdrew_is_not_used_again(bench: Bench) -> None:
+    handle = bench.read(0).post()
+    request_of(handle).complete()
+    handle.wait()
+    table = bench.target.section.lookup(bench.backend.name, DRAM)
+    bench.target.section.remove(bench.backend.name, DRAM, table.slots)
+    with pytest.raises(SegmentNotFoundError, match="does not offer"):
+        handle.post()
+    bench.target.section.add(bench.backend.name, DRAM, table.segments, table.slots)
+    assert handle.post().state is State.POSTED
