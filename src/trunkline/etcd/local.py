@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,6 +39,7 @@ SUPERVISOR_LOCK = "supervisor.lock"
 START_LOCK = "start.lock"
 RECORD = "server.json"
 _POLL_INTERVAL = 0.02
+_SUPERVISOR = (sys.executable, "-P", "-m", "trunkline.etcd.supervisor")  # -P: not what lies in the working directory
 
 
 class LocalEtcd:
@@ -60,11 +61,12 @@ class LocalEtcd:
 
         Args:
             endpoints: If given, those are used and nothing is started.
-            directory: Where its users meet; None for a directory of this user's.
+            directory: Where its users meet, which nobody else may write to; None for a directory of this user's.
             timeout: Seconds to wait until it serves.
 
         Raises:
-            ConfigurationError: There is no etcd to start (says what to install), or the directory is not ours alone.
+            ConfigurationError: There is no etcd to start (says what to install), or this user's directory is not
+                theirs alone.
             StoreUnavailableError: It did not start in time.
         """
         if endpoints:
@@ -127,12 +129,19 @@ def runtime_directory() -> Path:
     """Return this user's directory for locks, made if need be.
 
     Raises:
-        ConfigurationError: Another user could meddle with it.
+        ConfigurationError: Another user could meddle with it, or it can't be made.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     place = Path(runtime, "trunkline") if runtime else Path(tempfile.gettempdir(), f"trunkline-{os.getuid()}")
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = place.lstat()
+    try:
+        with suppress(FileExistsError):
+            place.mkdir(mode=0o700, parents=True)
+        status = place.lstat()
+    except OSError as error:
+        raise ConfigurationError(
+            f"no directory for the locks of the local etcd: {error}; set XDG_RUNTIME_DIR to a directory of yours",
+            path=str(place),
+        ) from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ConfigurationError(
             f"{place} must be a directory of yours with mode 0700; remove it, or set XDG_RUNTIME_DIR", path=str(place)
@@ -179,9 +188,7 @@ def _find_or_start(place: Path, binary: Path, deadline: Deadline) -> str:
             raise StoreUnavailableError(f"starting the local etcd: {found['error']}", path=str(place))
         if not _is_supervised(place):
             _clear_leavings(record)
-            # The supervisor detaches itself once it has its lock, so this ends at once.
-            command = [sys.executable, "-m", "trunkline.etcd.supervisor", str(place), str(binary)]
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            _start_supervisor(place, binary, deadline)
         elif "endpoint" in found:
             return str(found["endpoint"])
         if deadline.has_passed:
@@ -189,6 +196,25 @@ def _find_or_start(place: Path, binary: Path, deadline: Deadline) -> str:
                 f"the local etcd did not start within {deadline.elapsed:.1f} s (see {place})", path=str(place)
             )
         time.sleep(_POLL_INTERVAL)
+
+
+def _start_supervisor(place: Path, binary: Path, deadline: Deadline) -> None:
+    """Start a supervisor; it detaches itself once it has its lock, so this ends at once."""
+    try:
+        subprocess.run(
+            [*_SUPERVISOR, str(place), str(binary)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=deadline.remaining(),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or b""
+        raise StoreUnavailableError(
+            f"starting the local etcd: {error}: {' | '.join(said.decode('utf-8', 'replace').splitlines()[-3:])}",
+            path=str(place),
+        ) from error
 
 
 def _read(record: Path) -> dict[str, Any]:

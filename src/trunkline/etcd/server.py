@@ -103,37 +103,45 @@ class EtcdServer:
         """Start the process and wait until it serves; with ``timeout`` 0 don't wait.
 
         Raises:
+            ConfigurationError: The binary can't be run, or the directory not be written.
             StoreUnavailableError: It ended, or does not serve after ``timeout`` seconds; quotes its log.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self._log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=_environment(),
-                start_new_session=True,  # a Ctrl-C at the terminal is for us, and we end it in order
-            )
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with self._log_path.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=_environment(),
+                    start_new_session=True,  # a Ctrl-C at the terminal is for us, and we end it in order
+                )
+        except OSError as error:
+            raise ConfigurationError(f"etcd ({self.binary}) can't be started in {self.directory}: {error}") from error
         if timeout != 0:
             self.wait_ready(timeout)
         return self
 
     def wait_ready(self, timeout: float | None = 30.0) -> None:
-        """Wait until it serves, which needs a leader; raises as :meth:`start`."""
+        """Wait until it serves, which needs a leader; raises as :meth:`start`, and then the process has ended."""
         began = time.monotonic()
-        while not self._is_healthy():
-            elapsed = time.monotonic() - began
-            status = self._process.poll() if self._process else None
-            if status is not None or (timeout is not None and elapsed >= timeout):
-                self.close()
-                what = f"ended with status {status}" if status is not None else "does not serve"
-                raise StoreUnavailableError(
-                    f"{self.binary} at {self.endpoint} {what} after {elapsed:.1f} s; its log ends: {self._log_tail()}",
-                    endpoint=self.endpoint,
-                    elapsed=elapsed,
-                )
-            time.sleep(_PROBE_INTERVAL)
+        try:
+            while not self._is_healthy():
+                elapsed = time.monotonic() - began
+                status = self._process.poll() if self._process else None
+                if status is not None or (timeout is not None and elapsed >= timeout):
+                    what = f"ended with status {status}" if status is not None else "does not serve"
+                    raise StoreUnavailableError(
+                        f"{self.binary} at {self.endpoint} {what} after {elapsed:.1f} s; "
+                        f"its log ends: {self._log_tail()}",
+                        endpoint=self.endpoint,
+                        elapsed=elapsed,
+                    )
+                time.sleep(_PROBE_INTERVAL)
+        except BaseException:  # a Ctrl-C too: nobody else knows of the process
+            self.close()
+            raise
 
     def wait(self) -> int:
         """Wait until the process ends and return its status."""
@@ -153,7 +161,8 @@ class EtcdServer:
 
     def resume(self) -> None:
         """Let a paused one run on."""
-        os.kill(self.pid, signal.SIGCONT)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End it in order (SIGTERM), by force after 10 s. Idempotent."""

@@ -55,10 +55,13 @@ def _write_record(place: Path, **facts: object) -> None:
 
 
 def _detach() -> None:
-    """Leave the session and the process tree of whoever started us."""
+    """Leave the session, the process tree and the error stream (a pipe that somebody reads) of whoever started us."""
     if os.fork():
         os._exit(0)
     os.setsid()
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
 
 
 if __name__ == "__main__":

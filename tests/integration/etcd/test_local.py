@@ -105,6 +105,20 @@ def test_it_outlives_whoever_started_it_and_no_kill_leaves_it_behind(place: Path
     assert not Path(found["directory"]).exists()
 
 
+def test_it_holds_no_pipe_of_whoever_started_it(place: Path) -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-c", USER, str(place)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with starter:
+        endpoint_of(starter)
+        with LocalEtcd.acquire(directory=place):
+            assert starter.communicate(timeout=30)[1] == ""
+
+
 def test_many_at_once_start_only_one(place: Path) -> None:
     users = [start_user(place) for _ in range(5)]
     try:
