@@ -160,23 +160,25 @@ def _of_cuda_array(source: Any) -> Buffer:
     """Read version 2 or 3 of Numba's CUDA array interface."""
     found = source.__cuda_array_interface__
     try:
-        version, shape, element = found["version"], tuple(found["shape"]), np.dtype(found["typestr"])
-        address, readonly = found["data"]
-    except (KeyError, TypeError, ValueError) as error:
+        version, shape, element = int(found["version"]), tuple(map(int, found["shape"])), np.dtype(found["typestr"])
+        address, readonly = int(found["data"][0]), bool(found["data"][1])
+        strides = found.get("strides")
+        is_contiguous = strides is None or dlpack.is_contiguous(shape, tuple(strides), element.itemsize)
+        is_masked = found.get("mask") is not None
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _unsupported(source, f"has a malformed __cuda_array_interface__: {error!r}") from error
-    if version < 2 or found.get("mask") is not None:
+    if version < 2 or is_masked:
         raise _unsupported(source, "has a mask, or a CUDA array interface older than version 2")
-    strides = found.get("strides")
     return _buffer(
         source,
         kind=MemoryKind.VRAM,
-        address=int(address),
+        address=address,
         device=source.__dlpack_device__()[1] if hasattr(source, "__dlpack_device__") else 0,
         dtype=NAME_OF_ALIAS.get(element.name) if element.isnative else None,
         item_size=element.itemsize,
         shape=shape,
-        is_contiguous=strides is None or dlpack.is_contiguous(shape, tuple(strides), element.itemsize),
-        readonly=bool(readonly),
+        is_contiguous=is_contiguous,
+        readonly=readonly,
         owner=source,
     )
 

@@ -108,7 +108,12 @@ class DescriptorList:
         Raises:
             DescriptorError: No integers, none at all, or an index outside 0 … count - 1, which is named.
         """
-        chosen = np.asarray(indices)
+        try:
+            chosen = np.asarray(indices)
+        except ValueError as error:
+            raise DescriptorError(
+                f"blocks are selected by a 1-D integer array: {error}", kind=self.kind.name
+            ) from error
         if chosen.dtype.kind not in "iu" or chosen.ndim != 1 or not chosen.size:
             raise DescriptorError(
                 f"blocks are selected by a 1-D integer array with at least one index; "

@@ -13,6 +13,7 @@ matches ``a/b``. The forms are NIXL's (namespace + ``/`` + agent + ``/`` + label
 from __future__ import annotations
 
 from dataclasses import dataclass
+from unicodedata import category
 
 from trunkline.errors import ConfigurationError
 
@@ -39,7 +40,7 @@ def _flaw(text: str, max_size: int) -> str | None:
         return "can't be encoded as UTF-8"
     if size > max_size:
         return f"is {size} bytes long, more than {max_size}"
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
+    if any(category(character) == "Cc" for character in text):
         return "holds a control character"
     return None
 

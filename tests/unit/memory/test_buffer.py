@@ -308,6 +308,11 @@ class TestCudaArray:
             ({"shape": (0,)}, "is empty"),
             ({"typestr": 7.5}, "malformed"),
             ({"data": 5}, "malformed"),
+            ({"data": (None, False)}, "malformed"),
+            ({"version": "three"}, "malformed"),
+            ({"shape": ("x",)}, "malformed"),
+            ({"strides": 1}, "malformed"),
+            ({"strides": (6,)}, "malformed"),
         ],
     )
     def test_refuses(self, source: Any, change: dict[str, Any], message: str) -> None:

@@ -173,6 +173,7 @@ class TestBlocks:
             ([[0]], r"shape \(1, 1\)"),
             ([], "at least one index"),
             (3, r"shape \(\)"),
+            ([[0], [1, 2]], "1-D integer array"),
         ],
     )
     @pytest.mark.parametrize("rows", [[(0, 4, 0, 8, 4), (100, 4, 1, 4, 2)], [(i, 1, 0) for i in range(6)]])

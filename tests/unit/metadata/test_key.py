@@ -101,6 +101,7 @@ def test_the_two_default_namespaces_don_t_mix() -> None:
         ("a\n", "control"),
         ("\x00", "control"),
         ("a\x7f", "control"),
+        ("\x9b2J", "control"),
         ("\udc80", "UTF-8"),
         ("é" * 128, "256 bytes"),
     ],
