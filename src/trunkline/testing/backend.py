@@ -218,6 +218,27 @@ class BackendContract:
         assert "registered" in request.reason
         assert not remote.any()
 
+    @pytest.mark.parametrize("side", ["local", "remote"])
+    def test_a_slot_that_passed_to_another_segment_is_not_used(self, link: Link, side: str) -> None:
+        local, remote, others = bytes_of(64, 1), np.zeros(64, np.uint8), np.zeros((2, 64), np.uint8)
+        local_slots, remote_slots = link.register(local), link.offer(remote)
+        posting = make_posting(Operation.WRITE, local, local_slots, remote, remote_slots, [(0, 0, 64)])
+        request = link.initiator.prepare(posting, link.peer)
+        assert finish(request, request.post()) == Status.DONE
+        if side == "local":
+            link.initiator.deregister(local_slots)
+            link.register(others[0])
+        else:
+            if link.peer is None:
+                link.target.deregister(remote_slots)
+            else:
+                link.peer.unload_segments(remote_slots)
+            link.offer(others[1])
+        remote[:] = 0
+        assert finish(request, request.post()) == Status.FAILED
+        assert not remote.any()
+        assert not others.any()
+
     def test_keeps_the_owner_of_a_posting_until_it_is_quiet(self, link: Link) -> None:
         class Owner:
             pass

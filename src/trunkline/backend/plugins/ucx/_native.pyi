@@ -93,9 +93,13 @@ class Endpoint:
         """Why the last connection broke; None once a new one is made."""
 
     def load_keys(
-        self, data: NDArray[np.uint8], offset: NDArray[np.int64], size: NDArray[np.int64]
+        self,
+        segments: NDArray[np.uint64],
+        data: NDArray[np.uint8],
+        offset: NDArray[np.int64],
+        size: NDArray[np.int64],
     ) -> NDArray[np.int32]:
-        """Keep remote keys (checked by the caller), to be unpacked on first use; return their slots."""
+        """Keep the keys of remote segments (checked by the caller), to be unpacked on first use; return their slots."""
 
     def unload_keys(self, slots: NDArray[np.int32]) -> None: ...
     def prepare(self, posting: Posting) -> Request: ...

@@ -51,6 +51,7 @@ class UcxPeer:
         self._probe: tuple[int, int, int] | None = None  # slot, address and size of something to read
         self._pause = _FIRST_PAUSE
         self._opened_at: float | None = None
+        self._is_closed = False
 
     def load_segments(self, kind: MemoryKind, segments: NDArray[np.uint64], keys: RemoteKeys) -> Slots:
         """Keep N remote segments' keys and return their slots.
@@ -59,7 +60,9 @@ class UcxPeer:
             MetadataDecodeError: A key is not one UCX could have made for this kind of memory.
         """
         check_remote_keys(self.name, kind, keys)
-        slots = self.endpoint.load_keys(np.frombuffer(keys.data, np.uint8), keys.offset, keys.size)
+        slots = self.endpoint.load_keys(
+            np.ascontiguousarray(segments), np.frombuffer(keys.data, np.uint8), keys.offset, keys.size
+        )
         if len(slots):
             self._probe = (int(slots[0]), int(segments[0, 0]), min(8, int(segments[0, 1])))
         return slots
@@ -118,6 +121,8 @@ class UcxPeer:
     def reopen(self) -> str | None:
         """Make a connection if it is time to; return None, or why not. Called by a request that needs one."""
         with self._lock:
+            if self._is_closed:
+                return "the peer was closed"
             if self.endpoint.is_open:
                 return None
             now = time.monotonic()
@@ -143,8 +148,10 @@ class UcxPeer:
         return self.endpoint.transports()
 
     def close(self) -> None:
-        """Let go of the connection; what is still posted becomes FAILED. Idempotent."""
-        self.endpoint.close()
+        """Let go of the connection for good; what is still posted becomes FAILED. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            self.endpoint.close()
 
     def __repr__(self) -> str:
         state = "connected" if self.endpoint.is_open else self.failure or "not connected"

@@ -66,10 +66,14 @@ cdef void tell(worker_t *worker) noexcept nogil:
         pthread_cond_broadcast(&worker.resume)
 
 
-cdef void copy_reason(char *target, const char *source) noexcept nogil:
-    cdef size_t size = strnlen(source, REASON_SIZE - 1)
+cdef void copy_text(char *target, const char *source, size_t room) noexcept nogil:
+    cdef size_t size = strnlen(source, room - 1)
     memcpy(target, source, size)
     target[size] = 0
+
+
+cdef inline void copy_reason(char *target, const char *source) noexcept nogil:
+    copy_text(target, source, REASON_SIZE)
 
 
 cdef connection_t *connection_open(worker_t *worker, endpoint_t *endpoint, const void *address, int *status) noexcept nogil:
@@ -78,6 +82,10 @@ cdef connection_t *connection_open(worker_t *worker, endpoint_t *endpoint, const
     cdef connection_t *connection = <connection_t *> calloc(1, sizeof(connection_t))
     if connection == NULL:
         status[0] = UCS_ERR_NO_MEMORY
+        return NULL
+    if worker.is_closed:
+        free(connection)
+        status[0] = UCS_ERR_CANCELED
         return NULL
     params.field_mask = (
         UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLER | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE)
@@ -184,17 +192,18 @@ cdef void connection_free(connection_t *connection) noexcept nogil:
     free(connection)
 
 
-cdef ucp_rkey_h connection_key(connection_t *connection, int32_t slot, int *status) noexcept nogil:
-    """Return a remote key, unpacked for this connection."""
+cdef ucp_rkey_h connection_key(
+        connection_t *connection, int32_t slot, uint64_t address, uint64_t length, int *status) noexcept nogil:
+    """Return the remote key for a range, unpacked for this connection."""
     cdef ucp_rkey_h *grown
     cdef int32_t size
     cdef void *packed
-    if slot < connection.keys_size and connection.keys[slot] != NULL:
-        return connection.keys[slot]
-    packed = table_look(&connection.endpoint.keys, slot)
+    packed = table_cover(&connection.endpoint.keys, slot, address, length)
     if packed == NULL:
         status[0] = UCS_ERR_INVALID_PARAM
         return NULL
+    if slot < connection.keys_size and connection.keys[slot] != NULL:
+        return connection.keys[slot]
     if slot >= connection.keys_size:
         size = connection.endpoint.keys.size
         grown = <ucp_rkey_h *> realloc(connection.keys, size * sizeof(ucp_rkey_h))

@@ -40,10 +40,11 @@ cdef class Endpoint:
 
     @property
     def failure(self) -> str | None:
-        return self.c.failure.decode() if self.c.failure[0] else None
+        return self.c.failure.decode("utf-8", "replace") if self.c.failure[0] else None
 
-    def load_keys(self, const uint8_t[::1] data, const int64_t[::1] offset, const int64_t[::1] size):
-        """Keep remote keys (checked by the caller) and return their slots."""
+    def load_keys(self, const uint64_t[:, ::1] segments, const uint8_t[::1] data, const int64_t[::1] offset,
+                  const int64_t[::1] size):
+        """Keep the keys of remote segments (checked by the caller) and return their slots."""
         cdef int64_t row, count = offset.shape[0]
         cdef void *key
         slots = np.full(count, -1, dtype=np.int32)
@@ -56,7 +57,7 @@ cdef class Endpoint:
                 if key == NULL:
                     break
                 memcpy(key, &data[offset[row]], size[row])
-                slot[row] = table_take(&self.c.keys, key)
+                slot[row] = table_take(&self.c.keys, key, segments[row, 0], segments[row, 1])
                 if slot[row] < 0:
                     free(key)
                     break
@@ -91,6 +92,7 @@ cdef class Endpoint:
         cdef ucp_ep_attr_t attributes
         cdef ucs_status_t status = UCS_ERR_NOT_CONNECTED
         cdef unsigned row
+        cdef char copies[16][2][64]  # the names belong to UCX's context
         cdef list names = []
         self.worker.check()
         attributes.field_mask = UCP_EP_ATTR_FIELD_TRANSPORTS
@@ -100,10 +102,14 @@ cdef class Endpoint:
         gate_enter(&self.worker.c.gate)
         if self.c.connection != NULL:
             status = ucp_ep_query(self.c.connection.ep, &attributes)
+        if status == UCS_OK:
+            for row in range(attributes.transports.num_entries):
+                copy_text(copies[row][0], entries[row].transport_name, sizeof(copies[row][0]))
+                copy_text(copies[row][1], entries[row].device_name, sizeof(copies[row][1]))
         gate_leave(&self.worker.c.gate)
         if status == UCS_OK:
             for row in range(attributes.transports.num_entries):
-                name = f"{entries[row].transport_name.decode()}/{entries[row].device_name.decode()}"
+                name = f"{copies[row][0].decode()}/{copies[row][1].decode()}"
                 if name not in names:
                     names.append(name)
         return tuple(names)
@@ -137,35 +143,38 @@ cdef class Endpoint:
         return users == 0
 
     def close(self) -> None:
-        """Let go of the connection in good order; nothing is in flight on it."""
-        cdef int32_t slot
-        if self.worker.forks != fork_count:
-            return
-        with nogil:
-            gate_enter(&self.worker.c.gate)
-            self._leave()
-            for slot in range(self.c.keys.size):
-                free(self.c.keys.slots[slot].handle)
-            free(self.c.keys.slots)
-            self.c.keys.slots = NULL
-            self.c.keys.size = 0
-            self.c.keys.free = -1
-            gate_leave(&self.worker.c.gate)
+        """Let go of the connection, in good order if nothing is in flight on it; else by force."""
+        if self.worker.forks == fork_count:
+            with nogil:
+                self._leave()
 
     cdef void _leave(self) noexcept nogil:
         cdef endpoint_t **link = &self.worker.c.failed
-        cdef connection_t *connection = self.c.connection
-        if self.c.is_failed and not self.worker.c.is_closed:
-            while link[0] != &self.c:
-                link = &link[0].next_failed
-            link[0] = self.c.next_failed
-            self.c.is_failed = False
-        if connection != NULL and not self.worker.c.is_closed:
+        cdef connection_t *connection
+        cdef int32_t slot
+        gate_enter(&self.worker.c.gate)
+        while link[0] != NULL:
+            if link[0] == &self.c:
+                link[0] = self.c.next_failed
+                break
+            link = &link[0].next_failed
+        self.c.is_failed = False
+        connection = self.c.connection
+        if connection != NULL:
             copy_reason(connection.reason, b"the peer was closed")
+            copy_reason(self.c.failure, b"the peer was closed")
             connection.is_broken = connection.users > 0
             connection_detach(connection)
             connection_close(connection, connection.users > 0)
             tell(&self.worker.c)  # closing takes progress
+        for slot in range(self.c.keys.size):
+            free(self.c.keys.slots[slot].handle)
+        free(self.c.keys.slots)
+        self.c.keys.slots = NULL
+        self.c.keys.size = 0
+        self.c.keys.free = -1
+        gate_leave(&self.worker.c.gate)
 
     def __dealloc__(self):
-        self.close()
+        if self.worker.forks == fork_count:
+            self._leave()  # with the GIL: else `take_failed` in another thread could hand out what is being freed

@@ -73,13 +73,16 @@ cdef void post_window(request_t *request) noexcept nogil:
     param.cb.send = operation_ended
     param.user_data = request
     request.outstanding += 1  # so that it is not ready before all is posted
-    while request.row < request.rows and budget > 0 and operations < WINDOW_OPERATIONS and request.error == 0:
+    while (request.row < request.rows and budget > 0 and operations < WINDOW_OPERATIONS and request.error == 0
+           and not connection.is_broken):
         row = request.row
         size = request.length[row] - request.row_offset
         if size > <uint64_t> budget:
             size = budget
-        param.memh = table_look(&worker.memory, request.local_slot[row])
-        key = connection_key(connection, request.remote_slot[row], &request.error)
+        # The whole row, in every window: its slots may have passed to other segments since the last one.
+        param.memh = table_cover(&worker.memory, request.local_slot[row], request.local[row], request.length[row])
+        key = connection_key(
+            connection, request.remote_slot[row], request.remote[row], request.length[row], &request.error)
         if key == NULL or param.memh == NULL:
             copy_reason(request.reason, b"the local segment was deregistered" if key != NULL
                         else b"the remote segment was unloaded or its key can't be used on this path")

@@ -165,7 +165,7 @@ cdef class Request:
 
     @property
     def reason(self) -> str:
-        return self.c.reason.decode() if self.c.status == FAILED else ""
+        return self.c.reason.decode("utf-8", "replace") if self.c.status == FAILED else ""
 
     @property
     def completed(self) -> int:

@@ -40,6 +40,8 @@ cdef enum:  # trunkline.backend.contract.Status
 # A growing table with stable small numbers.
 cdef struct slot_t:
     void *handle  # local: ucp_mem_h; remote: the key's bytes, padded
+    uint64_t address  # of the segment: a slot serves others once its own is gone
+    uint64_t size
     int32_t next_free
 
 cdef struct table_t:
@@ -144,7 +146,7 @@ cdef struct worker_t:
     uint64_t dropped
 
 
-cdef int32_t table_take(table_t *table, void *handle) noexcept nogil:
+cdef int32_t table_take(table_t *table, void *handle, uint64_t address, uint64_t size_of_segment) noexcept nogil:
     cdef int32_t slot, size
     cdef slot_t *grown
     if table.free < 0:
@@ -161,6 +163,8 @@ cdef int32_t table_take(table_t *table, void *handle) noexcept nogil:
     slot = table.free
     table.free = table.slots[slot].next_free
     table.slots[slot].handle = handle
+    table.slots[slot].address = address
+    table.slots[slot].size = size_of_segment
     return slot
 
 
@@ -176,3 +180,14 @@ cdef void *table_give(table_t *table, int32_t slot) noexcept nogil:
 
 cdef inline void *table_look(table_t *table, int32_t slot) noexcept nogil:
     return table.slots[slot].handle if 0 <= slot < table.size else NULL
+
+
+cdef inline void *table_cover(table_t *table, int32_t slot, uint64_t address, uint64_t size) noexcept nogil:
+    """Return what a slot holds if its segment covers a range; else NULL."""
+    cdef slot_t *found
+    if not 0 <= slot < table.size:
+        return NULL
+    found = &table.slots[slot]
+    if address < found.address or size > found.size or address - found.address > found.size - size:
+        return NULL
+    return found.handle

@@ -96,18 +96,25 @@ cdef class Worker:
 
     def address(self) -> bytes:
         cdef ucp_worker_attr_t attributes
+        cdef char copy[ADDRESS_ROOM]
+        cdef size_t size = 0
         cdef ucs_status_t status
         self.check()
         attributes.field_mask = UCP_WORKER_ATTR_FIELD_ADDRESS
         with nogil:
             gate_enter(&self.c.gate)
-            status = ucp_worker_query(self.c.ucp, &attributes)
+            status = UCS_ERR_CANCELED
+            if self.c.ucp != NULL:  # not closed meanwhile
+                status = ucp_worker_query(self.c.ucp, &attributes)
+            if status == UCS_OK:
+                size = attributes.address_length
+                if size <= sizeof(copy):
+                    memcpy(copy, attributes.address, size)
+                ucp_worker_release_address(self.c.ucp, attributes.address)
             gate_leave(&self.c.gate)
-        self._demand(status, "get the UCX worker's address")
-        try:
-            return PyBytes_FromStringAndSize(<char *> attributes.address, attributes.address_length)
-        finally:
-            ucp_worker_release_address(self.c.ucp, attributes.address)
+        self.check()
+        self._demand(status if size <= sizeof(copy) else UCS_ERR_NO_MEMORY, "get the UCX worker's address")
+        return copy[:size]
 
     def register(self, const uint64_t[:, ::1] segments, int memory_type):
         cdef ucp_mem_map_params_t params
@@ -131,7 +138,7 @@ cdef class Worker:
                 if status != UCS_OK:
                     break
                 gate_enter(&self.c.gate)
-                slot[row] = table_take(&self.c.memory, handle)
+                slot[row] = table_take(&self.c.memory, handle, segments[row, 0], segments[row, 1])
                 gate_leave(&self.c.gate)
                 if slot[row] < 0:
                     ucp_mem_unmap(self.c.context, handle)
