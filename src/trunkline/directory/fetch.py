@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from trunkline.directory.listing import list_names
 from trunkline.directory.publication import Publication
-from trunkline.directory.watches import Watches
+from trunkline.directory.watches import KeyWatches
 from trunkline.errors import AgentNotFoundError, MetadataDecodeError, MetadataError, StoreError
 from trunkline.metadata.key import DEFAULT_LABEL, MetadataKey
 from trunkline.metadata.presence import FORMAT, Presence, decode_presence
-from trunkline.store.contract import Changed, Entry, Get, Interrupted, Store, Transaction
+from trunkline.store.contract import NO_LEASE, Entry, Get, Interrupted, Snapshot, Store, Transaction, WatchEvent
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -45,42 +45,52 @@ class Fetch:
         """Return the publication, as soon as there is one.
 
         All keys are read at one revision, then watched from that revision on: nothing written in between is
-        missed, and nothing is asked for again and again.
+        missed, and nothing is asked for again. Events of different keys may come apart; sizes and hashes in the
+        agent's record say when they fit.
 
         Raises:
             AgentNotFoundError: There was none before the deadline.
             MetadataError: The agent's record can't be read, or only by a newer version.
             StoreError: The store did not answer the first read, or failed.
         """
-        found, revision = self._read(deadline)
-        if isinstance(found, Publication):
-            return found
+        names = [name for key in self.keys for name in _names(key)]
+        entries, revision = self._read(names, deadline)
+        found = self._choose(entries)
         outage = ""
-        with Watches((self.store.watch(str(key), after=revision) for key in self.keys), self.clock) as watches:
-            while True:
-                event = watches.next(deadline.remaining())
-                if event is None:
-                    break
-                outage = event.reason if isinstance(event, Interrupted) else ""
-                if _is_put(event):
-                    found, _ = self._read(deadline)
-                    if isinstance(found, Publication):
-                        return found
-        raise self._not_found(found, outage, deadline)
+        if isinstance(found, str):
+            with KeyWatches(self.store, names, after=revision, clock=self.clock) as watches:
+                while isinstance(found, str) and (news := watches.next(deadline.remaining())) is not None:
+                    name, event = news
+                    outage = event.reason if isinstance(event, Interrupted) else ""
+                    _apply(entries, name, event)
+                    found = self._choose(entries)
+                    if isinstance(found, Publication) and found.presence is None and self._is_leased(entries):
+                        # NIXL's keys have no lease: the event of this agent's record, or of its end, is still to come.
+                        if name in map(str, self.keys):
+                            entries, _ = self._read(names, deadline)
+                            found = self._choose(entries)
+                        else:
+                            found = f"the record of agent {found.name!r} is gone"
+        if isinstance(found, str):
+            raise self._not_found(found, outage, deadline)
+        return found
 
-    def _read(self, deadline: Deadline) -> tuple[Publication | str, int]:
-        """Return the publication, or why there is none, and the revision of that answer."""
-        wanted = [(str(key), key.presence, *([key.catalog] if key.label == DEFAULT_LABEL else [])) for key in self.keys]
-        result = self.store.transact(
-            Transaction((), tuple(Get(name) for names in wanted for name in names)), timeout=deadline.remaining()
-        )
-        entries = {entry.key: entry for read in result.reads for entry in read}
+    def _read(self, names: list[str], deadline: Deadline) -> tuple[dict[str, Entry], int]:
+        """Return what lies under some names, all at one revision, and that revision."""
+        result = self.store.transact(Transaction((), tuple(map(Get, names))), timeout=deadline.remaining())
+        return {entry.key: entry for read in result.reads for entry in read}, result.revision
+
+    def _choose(self, entries: dict[str, Entry]) -> Publication | str:
+        """Return the publication, or why there is none."""
         answers = [self._examine(key, entries) for key in self.keys]
         publications = [answer for answer in answers if isinstance(answer, Publication)]
         if publications:
-            return max(publications, key=lambda each: (each.presence is not None, each.revision)), result.revision
+            return max(publications, key=lambda each: (each.presence is not None, each.revision))
         reasons = [answer for answer in answers if isinstance(answer, str) and answer != _NOTHING]
-        return (reasons[0] if reasons else _NOTHING), result.revision
+        return reasons[0] if reasons else _NOTHING
+
+    def _is_leased(self, entries: dict[str, Entry]) -> bool:
+        return any(entries[str(key)].lease != NO_LEASE for key in self.keys if str(key) in entries)
 
     def _examine(self, key: MetadataKey, entries: dict[str, Entry]) -> Publication | str:
         """Return what is published in one namespace, or why nothing is."""
@@ -137,9 +147,20 @@ class Fetch:
         )
 
 
-def _is_put(event: object) -> bool:
-    """Return whether the key may hold a new value after this event."""
-    return not isinstance(event, Interrupted) and (not isinstance(event, Changed) or bool(event.put))
+def _names(key: MetadataKey) -> list[str]:
+    """Return the names under which a label's publication lies: what describes it first, so that it is known first."""
+    return [key.presence, *([key.catalog] if key.label == DEFAULT_LABEL else []), str(key)]
+
+
+def _apply(entries: dict[str, Entry], name: str, event: WatchEvent) -> None:
+    """Bring what is known of one key up to date."""
+    if isinstance(event, Interrupted):
+        return
+    current = event.entries if isinstance(event, Snapshot) else event.put
+    if current:
+        entries[name] = current[-1]
+    elif isinstance(event, Snapshot) or event.deleted:
+        entries.pop(name, None)
 
 
 def _decode(record: Entry) -> Presence:

@@ -24,6 +24,7 @@ from trunkline.etcd.value import KeyValue, Listing, Outcome
 from trunkline.etcd.watch_stream import WatchStream
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
@@ -137,12 +138,20 @@ class EtcdClient:
         response = self._call(LEASE_TIME_TO_LIVE, f"look at lease {lease:x}", timeout, fields={"ID": lease})
         return float(response.TTL) if response.TTL >= 0 else None
 
-    def watch(self, key: bytes, range_end: bytes = b"", *, after: int | None = None) -> Watch:
+    def watch(
+        self,
+        key: bytes,
+        range_end: bytes = b"",
+        *,
+        after: int | None = None,
+        wake: threading.Event | None = None,
+    ) -> Watch:
         """Watch one key, or all from ``key`` up to ``range_end``; returns at once.
 
         With ``after`` changes later than that revision are delivered, without it a Listing comes first.
+        ``wake`` is set whenever there may be something to take; who gives it clears it.
         """
-        return self._watch_stream.open_watch(key, range_end, after)
+        return self._watch_stream.open_watch(key, range_end, after, wake)
 
     def compact(self, revision: int, *, timeout: float | None) -> None:
         """Drop the history before a revision, for every client of the cluster."""

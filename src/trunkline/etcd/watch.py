@@ -46,6 +46,8 @@ class Watch:
         check_process: Raises ForkedError in a forked child.
         on_demand: Called (without the lock) when the reader has come back to a stalled watch.
         on_close: Called (without the lock) once, when the reader closes.
+        wake: Set whenever there may be something to take; None for an event of the watch's own. A given one may serve
+            several watches, so only its owner clears it.
         queue_limit: Bytes after which a reader counts as absent.
     """
 
@@ -60,6 +62,7 @@ class Watch:
         check_process: Callable[[], None],
         on_demand: Callable[[], None],
         on_close: Callable[[Watch], None],
+        wake: threading.Event | None = None,
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
         self.key = key
@@ -81,7 +84,8 @@ class Watch:
         self._queue_limit = queue_limit
         self._clock = clock
         self._lock = lock
-        self._wake = threading.Event()
+        self._wake = threading.Event() if wake is None else wake
+        self._is_shared = wake is not None
         self._check_process = check_process
         self._on_demand = on_demand
         self._on_close = on_close
@@ -107,7 +111,8 @@ class Watch:
                 if self._error is not None:
                     raise self._error
                 was_stalled, self.is_stalled = self.is_stalled, False
-                self._wake.clear()
+                if not self._is_shared:
+                    self._wake.clear()
             if was_stalled:
                 self._on_demand()
             if deadline.has_passed:

@@ -102,7 +102,7 @@ class WatchStream:
         self._is_closed = False
         self._has_watches = threading.Event()
 
-    def open_watch(self, key: bytes, range_end: bytes, after: int | None) -> Watch:
+    def open_watch(self, key: bytes, range_end: bytes, after: int | None, wake: threading.Event | None = None) -> Watch:
         """Begin a watch; returns at once."""
         watch = Watch(
             key,
@@ -113,6 +113,7 @@ class WatchStream:
             check_process=self._connection.check_process,
             on_demand=self._wake_sender,
             on_close=self._close_watch,
+            wake=wake,
         )
         with self._lock:
             self._connection.check_usable()

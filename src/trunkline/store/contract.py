@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
@@ -216,9 +217,14 @@ class Store(ABC):
         """Return the seconds a lease has left, or None if there is none."""
 
     @abstractmethod
-    def watch(self, key: str, *, prefix: bool = False, after: int | None = None) -> Watch:
+    def watch(
+        self, key: str, *, prefix: bool = False, after: int | None = None, wake: threading.Event | None = None
+    ) -> Watch:
         """Watch one key (or prefix). With ``after`` changes later than that revision are delivered;
         without it a Snapshot comes first, even when empty. Returns at once, before the server has answered.
+
+        ``wake`` is set whenever there may be something to take, so that one thread can wait on several watches: it
+        clears the event, takes with a timeout of 0 from each, and waits on the event if there was nothing.
         """
 
     @abstractmethod

@@ -20,6 +20,7 @@ from trunkline.store.contract import (
 )
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
@@ -87,9 +88,11 @@ class FaultyStore(Store):
     def time_to_live(self, lease: int, *, timeout: float | None) -> float | None:
         return self._store.time_to_live(lease, timeout=timeout)
 
-    def watch(self, key: str, *, prefix: bool = False, after: int | None = None) -> Watch:
+    def watch(
+        self, key: str, *, prefix: bool = False, after: int | None = None, wake: threading.Event | None = None
+    ) -> Watch:
         outages, self.outages = self.outages, []
-        return _InterruptedWatch(self._store.watch(key, prefix=prefix, after=after), outages)
+        return _InterruptedWatch(self._store.watch(key, prefix=prefix, after=after, wake=wake), outages)
 
     def close(self) -> None:
         self._store.close()

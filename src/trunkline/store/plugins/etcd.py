@@ -116,9 +116,11 @@ class EtcdStore(Store):
         self._check_open()
         return self._client.time_to_live(lease, timeout=timeout)
 
-    def watch(self, key: str, *, prefix: bool = False, after: int | None = None) -> Watch:
+    def watch(
+        self, key: str, *, prefix: bool = False, after: int | None = None, wake: threading.Event | None = None
+    ) -> Watch:
         self._check_open()
-        watch = self._client.watch(*_range(key, prefix=prefix), after=after)
+        watch = self._client.watch(*_range(key, prefix=prefix), after=after, wake=wake)
         with self._lock:
             self._watches.add(watch)
             is_late = self._is_closed

@@ -34,7 +34,7 @@ class Server:
         self.lock = threading.RLock()
         self.connections = 0
         self._database = Database()
-        self._watchers: set[threading.Event] = set()
+        self._watchers: list[threading.Event] = []  # one may serve several watches
         self._owners: dict[int, Callable[[], None]] = {}
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -56,11 +56,11 @@ class Server:
     def add_watcher(self, watcher: threading.Event) -> None:
         """Set this event at every change."""
         with self.lock:
-            self._watchers.add(watcher)
+            self._watchers.append(watcher)
 
     def remove_watcher(self, watcher: threading.Event) -> None:
         with self.lock:
-            self._watchers.discard(watcher)
+            self._watchers.remove(watcher)
 
     def add_owner(self, lease: int, on_lost: Callable[[], None] | None) -> None:
         """Call ``on_lost`` from the thread, once, when the lease is gone. Call it with the lock held."""

@@ -104,9 +104,11 @@ class MemoryStore(Store):
         with self._opened() as server:
             return server.database.time_to_live(lease, server.clock.monotonic())
 
-    def watch(self, key: str, *, prefix: bool = False, after: int | None = None) -> MemoryWatch:
+    def watch(
+        self, key: str, *, prefix: bool = False, after: int | None = None, wake: threading.Event | None = None
+    ) -> MemoryWatch:
         with self._opened() as server:
-            watch = MemoryWatch(self, server, key, prefix=prefix, after=after)
+            watch = MemoryWatch(self, server, key, prefix=prefix, after=after, wake=wake)
             self._watches.add(watch)
             return watch
 
@@ -192,14 +194,26 @@ class MemoryLease:
 class MemoryWatch:
     """A position in the server's history; nothing is queued, so a slow reader costs nothing."""
 
-    def __init__(self, store: MemoryStore, server: Server, key: str, *, prefix: bool, after: int | None) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        server: Server,
+        key: str,
+        *,
+        prefix: bool,
+        after: int | None,
+        wake: threading.Event | None,
+    ) -> None:
         self._store = store
         self._server = server
         self._key = key
         self._prefix = prefix
         self._position = after
         self._is_closed = False
-        self._ready = threading.Event()
+        self._ready = threading.Event() if wake is None else wake
+        self._is_shared = wake is not None
+        if wake is not None:
+            wake.set()  # there may be history to take
         server.add_watcher(self._ready)
 
     def next(self, timeout: float | None) -> WatchEvent | None:
@@ -209,11 +223,13 @@ class MemoryWatch:
             event = self._take()
             if event is not None:
                 return event
-            if not clock.wait(self._ready, deadline.remaining()):
+            if deadline.has_passed or not clock.wait(self._ready, deadline.remaining()):
                 return None
 
     def close(self) -> None:
         with self._server.lock:
+            if self._is_closed:
+                return
             self._is_closed = True
             self._store.forget(self)
             self._server.remove_watcher(self._ready)
@@ -244,8 +260,8 @@ class MemoryWatch:
                 event = Snapshot(database.select(self._key, prefix=self._prefix), database.revision)
             else:
                 event = database.change_after(self._position, self._key, prefix=self._prefix)
-            if event is None:
+            if event is None and not self._is_shared:
                 self._ready.clear()
-            else:
+            elif event is not None:
                 self._position = event.revision
             return event
