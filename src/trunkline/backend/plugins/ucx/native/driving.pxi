@@ -1,5 +1,17 @@
 # Progress, and who sleeps when.
 
+cdef void rest(worker_t *worker) noexcept nogil:
+    """Drive UCX until nothing moves, so that an endpoint may be closed by force.
+
+    A flush that could not start on all lanes goes on in a callback of the next progress; UCX (1.22) forgets to take
+    it back when it frees the endpoint, and crashes (ucp_ep_flush_resume_slow_path_callback).
+    """
+    cdef int passes
+    for passes in range(REST_PASSES):
+        if ucp_worker_progress(worker.ucp) == 0:
+            break
+
+
 cdef unsigned settle(worker_t *worker) noexcept nogil:
     """Do what the callbacks left to do: next steps of requests, closing of broken connections."""
     cdef request_t *request
@@ -17,6 +29,7 @@ cdef unsigned settle(worker_t *worker) noexcept nogil:
         while connection != NULL:
             following = connection.next
             if connection.is_broken and not connection.is_closing:
+                rest(worker)
                 connection_close(connection, True)
             if connection.is_closed and connection.users == 0:
                 connection_free(connection)

@@ -165,7 +165,8 @@ cdef class Endpoint:
             copy_reason(self.c.failure, b"the peer was closed")
             connection.is_broken = connection.users > 0
             connection_detach(connection)
-            connection_close(connection, connection.users > 0)
+            if not connection.is_broken:  # else `settle` closes it by force
+                connection_close(connection, False)
             tell(&self.worker.c)  # closing takes progress
         for slot in range(self.c.keys.size):
             free(self.c.keys.slots[slot].handle)

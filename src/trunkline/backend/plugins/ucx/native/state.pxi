@@ -19,6 +19,7 @@ cdef enum:
     ASIDE_NS = 200_000  # how long `run` steps aside for others that poll
     CLOSE_NS = 2_000_000_000
     IDLE_PASSES = 64  # of progress, after which a worker rests
+    REST_PASSES = 1000  # of progress at most before an endpoint is closed by force
     REASON_SIZE = 160
     PADDING = 256  # zeros after a remote key: UCX reads it without being told its size
     ADDRESS_ROOM = 64 << 10  # likewise for a worker address
