@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -16,14 +17,14 @@ from trunkline.agent.peers import Peers
 from trunkline.agent.record import record_of_bytes, record_of_publication
 from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
 from trunkline.config import Settings
-from trunkline.errors import ConfigurationError, NoStoreError, TrunklineError
+from trunkline.errors import ConfigurationError, DeadlineError, NoStoreError, TrunklineError
 from trunkline.metadata.card import Card, encode_card
 from trunkline.metadata.catalog import encode_catalog
 from trunkline.metadata.codec import encode
 from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from trunkline.agent.peer import Peer
@@ -96,7 +97,8 @@ class Agent:
         self.attributes = dict(attributes or {})
         self.timeout = timeout
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # registrations; never held while waiting
+        self._publishing = threading.Lock()  # so that what is published last is the latest; held while the store works
         self._close_lock = threading.Lock()
         self._published: set[str] = set()
         self._directory: Directory | None = None
@@ -182,15 +184,17 @@ class Agent:
         with self._lock:
             registration = self._memory.find(memory)
             self._memory.hide(registration)
-            try:
-                if DEFAULT_LABEL in self._published:
-                    self.publish(timeout=deadline.remaining())
-                    self._clock.wait(threading.Event(), deadline.remaining(at_most=drain))
-                for (backend, _), slots in registration.slots.items():
-                    self.engine.check_unused(backend, slots, deadline)
-            except BaseException:
+        try:
+            if DEFAULT_LABEL in self._published:
+                self.publish(timeout=deadline.remaining())
+                self._clock.wait(threading.Event(), deadline.remaining(at_most=drain))
+            for (backend, _), slots in registration.slots.items():
+                self.engine.check_unused(backend, slots, deadline)
+        except BaseException:
+            with self._lock:
                 self._memory.show(registration)
-                raise
+            raise
+        with self._lock:
             self._memory.drop(registration)
 
     # -- phone book --------------------------------------------------------------------------------------------
@@ -202,14 +206,13 @@ class Agent:
             NoStoreError: The agent has no store.
             StoreError: The store could not be reached or refused.
             SessionLostError, SupersededError: The agent's lease ran out, or another took its name.
+            DeadlineError: Another thread was publishing all the time.
         """
         session = self._require_session()
-        with self._lock:
-            revision = session.publish(
-                self.local_metadata(),
-                catalog=encode_catalog(self._memory.catalog()),
-                timeout=self._deadline(timeout).remaining(),
-            )
+        with self._turn_to_publish(self._deadline(timeout)) as remaining:
+            with self._lock:
+                metadata, catalog = self.local_metadata(), encode_catalog(self._memory.catalog())
+            revision = session.publish(metadata, catalog=catalog, timeout=remaining)
             self._published.add(DEFAULT_LABEL)
             return revision
 
@@ -220,8 +223,8 @@ class Agent:
             As :meth:`publish`.
         """
         session = self._require_session()
-        with self._lock:
-            revision = session.withdraw(timeout=self._deadline(timeout).remaining())
+        with self._turn_to_publish(self._deadline(timeout)) as remaining:
+            revision = session.withdraw(timeout=remaining)
             self._published.clear()
             return revision
 
@@ -246,6 +249,11 @@ class Agent:
             except_incarnations=self._peers.dead_incarnations(name),
         )
         return self._peers.load(self.engine, record_of_publication(publication))
+
+    @property
+    def lost(self) -> str | None:
+        """Why other agents can't find this one any more (its lease ran out, its name was taken over), or None."""
+        return None if self._session is None else self._session.lost
 
     # -- side channel ------------------------------------------------------------------------------------------
 
@@ -466,6 +474,21 @@ class Agent:
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         return Deadline(self.timeout if timeout is DEFAULT else timeout, self._clock)
+
+    @contextlib.contextmanager
+    def _turn_to_publish(self, deadline: Deadline) -> Iterator[float | None]:
+        """Wait for what other threads are publishing; gives the seconds that are left."""
+        remaining = deadline.remaining()
+        if not self._publishing.acquire(timeout=-1 if remaining is None else min(remaining, threading.TIMEOUT_MAX)):
+            raise DeadlineError(
+                f"agent {self.name!r} is still publishing in another thread after {deadline.elapsed:.1f} s; "
+                "is the store away?",
+                agent=self.name,
+            )
+        try:
+            yield deadline.remaining()
+        finally:
+            self._publishing.release()
 
     def _require_directory(self) -> Directory:
         self.engine.check_open()

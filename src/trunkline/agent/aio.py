@@ -82,6 +82,11 @@ class AsyncAgent:
         """As Agent.fetch."""
         return await asyncio.to_thread(self.agent.fetch, name, timeout=timeout)
 
+    @property
+    def lost(self) -> str | None:
+        """As Agent.lost."""
+        return self.agent.lost
+
     def card(self) -> bytes:
         """As Agent.card."""
         return self.agent.card()

@@ -70,6 +70,7 @@ class LocalMemory:
         self._backends = backends
         self._numbers = itertools.count(1)
         self._registrations: dict[int, Registration] = {}
+        self._hidden: dict[int, Registration] = {}  # their names stay taken
 
     def register(
         self, memory: Any, *, name: str | None, kind: MemoryKind | None
@@ -130,7 +131,7 @@ class LocalMemory:
 
     def hide(self, registration: Registration) -> None:
         """Take it out of plans and metadata; it stays registered with the backends."""
-        del self._registrations[registration.number]
+        self._hidden[registration.number] = self._registrations.pop(registration.number)
         for (backend, kind), slots in registration.slots.items():
             self.section.remove(backend, kind, slots)
 
@@ -139,10 +140,11 @@ class LocalMemory:
         by_kind = {descriptors.kind: descriptors for descriptors in registration.descriptors}
         for (backend, kind), slots in registration.slots.items():
             self.section.add(backend, kind, by_kind[kind].rows, slots)
-        self._registrations[registration.number] = registration
+        self._registrations[registration.number] = self._hidden.pop(registration.number)
 
     def drop(self, registration: Registration) -> None:
         """Deregister a hidden registration from the backends."""
+        del self._hidden[registration.number]
         for (backend, _), slots in registration.slots.items():
             self._backends[backend].deregister(slots)
 
@@ -178,8 +180,9 @@ class LocalMemory:
 
     def _check_names(self, name: str | None, entries: tuple[TensorEntry, ...]) -> None:
         """Refuse names that the catalog could not tell apart."""
-        taken = {registration.name for registration in self._registrations.values()}
-        taken |= {entry.name for registration in self._registrations.values() for entry in registration.entries}
+        registered = [*self._registrations.values(), *self._hidden.values()]
+        taken = {registration.name for registration in registered}
+        taken |= {entry.name for registration in registered for entry in registration.entries}
         for wanted in (name, *(entry.name for entry in entries)):
             if wanted is not None and wanted in taken:
                 raise MemoryRegistrationError(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import threading
+import time
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trunkline.cli.option import Devices, Namespace, Store, Ttl  # noqa: TC001 - typer reads the annotations
+from trunkline.errors import SessionLostError
 from trunkline.offer.manifest import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 
 if TYPE_CHECKING:
     from trunkline.cli.store import FoundStore
+    from trunkline.offer.manifest import Manifest
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at whether the offer can still be found."""
 
 
 def offer(
@@ -56,19 +61,21 @@ def offer(
         find_store(store) as found,
         Agent(name, store=found.url, namespace=namespace, devices=devices, ttl=ttl) as agent,
     ):
-        with show_progress(f"reading {source.root.name}") as bar:
+        with show_progress(f"reading {source.name}") as bar:
             bar.start(source.size)
             manifest, contents = load_source(source, chunk_size=chunk_size, is_mapped=mmap, on_progress=bar.advance)
         for reason in register_offer(agent, manifest, contents):
             typer.echo(reason, err=True)
         agent.publish()
-        typer.echo(
-            f"offering {len(manifest.files):,} files, {decimal(manifest.total)}, as {name!r} until Ctrl-C", err=True
-        )
+        typer.echo(f"offering {count_files(manifest)}, {decimal(manifest.total)}, as {name!r} until Ctrl-C", err=True)
         _explain_reach(found)
-        typer.echo(take_command(name, source.root.name, found, namespace))
+        typer.echo(take_command(name, source.name, found, namespace))
         with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            while agent.lost is None:
+                time.sleep(LOOK_INTERVAL)
+            raise SessionLostError(
+                f"nobody finds {name!r} any more: {agent.lost}. Run the command again", agent=name, reason=agent.lost
+            )
         typer.echo("withdrawn", err=True)
 
 
@@ -80,6 +87,11 @@ def take_command(name: str, file: str, found: FoundStore, namespace: str | None)
     if namespace is not None:
         words += ["--namespace", namespace]
     return shlex.join([*words, *(("--", name) if name.startswith("-") else (name,))])
+
+
+def count_files(manifest: Manifest) -> str:
+    """Return how many files there are, in words."""
+    return "1 file" if len(manifest.files) == 1 else f"{len(manifest.files):,} files"
 
 
 def _explain_reach(found: FoundStore) -> None:

@@ -32,6 +32,7 @@ def take(
     from rich.filesize import decimal
 
     from trunkline import Agent
+    from trunkline.cli.offer import count_files
     from trunkline.cli.progress import show_progress
     from trunkline.cli.store import find_store
     from trunkline.offer.destination import check_destination
@@ -53,13 +54,19 @@ def take(
             bar.advance(count)
 
         began = time.monotonic()
-        progress = Progress(start=bar.start, keep=keep, advance=bar.advance)
+
+        def start(total: int) -> None:
+            nonlocal began
+            began = time.monotonic()  # the wait for the offer is no part of the rate
+            bar.start(total)
+
+        progress = Progress(start=start, keep=keep, advance=bar.advance)
         manifest = take_offer(agent, name, output, timeout=timeout, progress=progress, force=force)
         elapsed = time.monotonic() - began
     fetched = manifest.total - kept
     resumed = f" ({decimal(kept)} were there already)" if kept else ""
     typer.echo(
-        f"took {len(manifest.files):,} files, {decimal(fetched)} in {elapsed:.2f} s, "
+        f"took {count_files(manifest)}, {decimal(fetched)} in {elapsed:.2f} s, "
         f"{decimal(int(fetched / elapsed))}/s, verified{resumed}: {output}",
         err=True,
     )

@@ -37,6 +37,11 @@ class Source:
     directories: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The name of the file, as it was given, or of the directory."""
+        return self.root.name if self.is_directory else self.files[0]
+
     def locate(self, path: str) -> Path:
         """Return where one of its files lies."""
         return self.root / path if self.is_directory else self.root
@@ -59,10 +64,11 @@ def find_source(path: Path) -> Source:
         if isinstance(error, FileError):
             raise
         raise _unreadable(path, error) from error
-    flaw = path_flaw(root.name)
+    name = path.absolute().name  # that of a link, not of what it leads to: model caches are full of such links
+    flaw = path_flaw(name)
     if flaw is not None:
         raise FileError(f"{str(path)!r} can't be offered: its name {flaw}", path=str(path))
-    return Source(root, is_directory=False, files=(root.name,), size=size)
+    return Source(root, is_directory=False, files=(name,), size=size)
 
 
 def _walk(root: Path) -> Source:

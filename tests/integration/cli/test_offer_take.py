@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trunkline import Agent
+from trunkline import Agent, open_store
+from trunkline.metadata.key import MetadataKey
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -238,3 +239,17 @@ def test_etcd_prints_its_endpoint_and_ends_in_order(commands: Commands) -> None:
     assert server.stdout is not None
     assert server.stdout.readline().startswith("http://127.0.0.1:")
     assert stop(server)[0] == 0
+
+
+def test_an_offer_that_nobody_can_find_any_more_ends(
+    commands: Commands, tmp_path: Path, etcd_endpoint: str, namespace: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    offering = commands.offer(tmp_path / "file", "lonely", "--ttl", "2")
+    with open_store(etcd_endpoint) as store:
+        entry, _ = store.get(MetadataKey(namespace, "lonely").presence, timeout=10)
+        assert entry is not None
+        store.revoke(entry.lease, timeout=10)
+    _, errors = offering.communicate(timeout=60)
+    assert offering.returncode == 1
+    assert "nobody finds 'lonely' any more" in errors

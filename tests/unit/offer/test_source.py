@@ -56,6 +56,16 @@ def test_what_is_no_regular_file_is_skipped_and_said(tmp_path: Path) -> None:
     assert any("'link': it is a symbolic link" in reason for reason in source.skipped)
 
 
+def test_a_link_to_a_file_keeps_its_own_name(tmp_path: Path) -> None:
+    """As in a model cache, where names are links to blobs called by their hash."""
+    (tmp_path / "0badc0de").write_bytes(b"weights")
+    (tmp_path / "model.safetensors").symlink_to("0badc0de")
+    source = find_source(tmp_path / "model.safetensors")
+    assert (source.name, source.files) == ("model.safetensors", ("model.safetensors",))
+    manifest, _ = load_source(source, chunk_size=CHUNK, is_mapped=False, on_progress=nothing)
+    assert [(entry.path, entry.size) for entry in manifest.files] == [("model.safetensors", 7)]
+
+
 def test_a_missing_path_and_a_device_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="No such file"):
         find_source(tmp_path / "none")
