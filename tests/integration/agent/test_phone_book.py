@@ -14,9 +14,11 @@ from trunkline.errors import (
     AgentNotFoundError,
     ClosedError,
     DeadlineError,
+    MemoryRegistrationError,
     NotRegisteredError,
     PeerGoneError,
     SegmentNotFoundError,
+    StoreUnavailableError,
 )
 
 if TYPE_CHECKING:
@@ -154,3 +156,45 @@ def test_the_async_agent_has_every_method_of_the_agent() -> None:
         return {name for name in dir(kind) if not name.startswith("_")}
 
     assert public(Agent) - public(AsyncAgent) == set()
+
+
+def test_a_store_that_is_away_holds_up_only_those_who_need_it(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+    first = pair.prefill.register(np.zeros(64, np.uint8), name="first")
+    pair.prefill.publish()
+    asked, away = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> int:
+        asked.set()
+        away.wait(60)
+        raise StoreUnavailableError("no answer")
+
+    monkeypatch.setattr(pair.prefill._session, "publish", hang)
+    outcome: list[BaseException] = []
+
+    def deregister() -> None:
+        try:
+            pair.prefill.deregister(first)
+        except StoreUnavailableError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=deregister, name="deregister")
+    thread.start()
+    assert asked.wait(60)
+    second = threading.Thread(target=pair.prefill.register, args=(np.zeros(64, np.uint8),), name="register")
+    second.start()
+    second.join(10)
+    was_held_up = second.is_alive()
+    if not was_held_up:
+        with pytest.raises(DeadlineError, match="still publishing"):
+            pair.prefill.publish(timeout=0.01)
+        with pytest.raises(MemoryRegistrationError, match="'first'"):
+            pair.prefill.register(np.zeros(64, np.uint8), name="first")
+        with pytest.raises(NotRegisteredError):
+            pair.prefill.deregister(first)
+    away.set()
+    thread.join(60)
+    second.join(60)
+    assert not was_held_up
+    assert len(outcome) == 1
+    monkeypatch.undo()
+    pair.prefill.deregister(first)  # it stayed registered
