@@ -179,6 +179,10 @@ class Watch:
             self._cluster = listing.cluster
             self._revision = listing.revision
             self._is_interrupted = False
+            # The listing replaces the changes that were not taken yet; that there was an outage stays news.
+            outages = [event for event in self._queue if isinstance(event, Interruption)]
+            self._queue = deque(outages[-1:])
+            self._queue_size = sum(map(_size_of, self._queue))
             self._enqueue(listing)
 
     def take_response(self, response: Any) -> None:

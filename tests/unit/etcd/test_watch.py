@@ -144,6 +144,15 @@ def test_lost_history_is_listed_again() -> None:
     assert bench.start_revision == 31
 
 
+def test_a_listing_replaces_what_was_not_taken() -> None:
+    """So that a reader who is away while history is lost again and again costs one listing, not many."""
+    bench = Bench(after=10)
+    for revision in (30, 40, 50):
+        bench.watch.lose_history()
+        listing = bench.take_listing(revision, b"/a/new")
+    assert bench.events() == [listing]
+
+
 def test_another_cluster_is_another_history() -> None:
     bench = Bench(after=10)
     bench.create(cluster=CLUSTER)
