@@ -177,15 +177,13 @@ def _check_overlap(destination: NDArray[np.uint64], side: str) -> None:
     start = destination[:, 0]
     end = start + destination[:, 1]
     device = destination[:, 2]
-    if (
-        (device == device[0]).all()
-        and (
-            not (start[1:] < end[:-1]).any()
-            # Sorted each for itself: where k blocks end before a point in two others, start k + 2 comes before end k + 1.
-            or not (np.sort(start)[1:] < np.sort(end)[:-1]).any()
-        )
-    ):
-        return
+    if (device == device[0]).all():
+        if not (start[1:] < end[:-1]).any():
+            return
+        # Sorted each for itself: where two blocks share a point that k blocks end before, start k + 2 is at or before
+        # it, and end k + 1 behind it. Two plain sorts take a fifth of the time of one that keeps the order.
+        if not (np.sort(start)[1:] < np.sort(end)[:-1]).any():
+            return
     order = np.lexsort((start, device))
     start, end, device = start[order], end[order], device[order]
     clash = (start[1:] < end[:-1]) & (device[1:] == device[:-1])
