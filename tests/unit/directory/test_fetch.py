@@ -17,6 +17,7 @@ from trunkline.store.contract import Delete, Put, Store, Transaction
 from trunkline.testing.faulty_store import Fault, FaultyStore
 
 if TYPE_CHECKING:
+    import threading
     from concurrent.futures import ThreadPoolExecutor
 
     from trunkline.testing.clock import FakeClock
@@ -79,7 +80,7 @@ def test_what_is_published_between_the_look_and_the_watch_is_not_missed(
     session = publisher.open_session("a", incarnation=ONE)
     watch = store.watch
 
-    def late(key: str, *, after: int, wake: object) -> object:
+    def late(key: str, *, after: int, wake: threading.Event) -> object:
         session.publish(b"1")
         return watch(key, after=after, wake=wake)
 
