@@ -67,8 +67,15 @@ class TensorView:
 
     @property
     def row_bytes(self) -> int:
-        """Size of one row of the leading axis, in bytes."""
-        return prod(self.shape[1:]) * self.item_bits // 8
+        """Size of one row of the leading axis, in bytes.
+
+        Raises:
+            IndexError: Rows of small elements (``F4``) do not start at whole bytes.
+        """
+        size, rest = divmod(prod(self.shape[1:]) * self.item_bits, 8)
+        if rest:
+            raise IndexError(f"the rows of {self!r} do not start at whole bytes: it can only be moved as a whole")
+        return size
 
     def descriptors(self) -> NDArray[np.uint64]:
         """Return N×3 rows (address, length, device): one per selected row, or one for a view in place."""
@@ -269,7 +276,7 @@ def pair_views(
     Raises:
         ShapeMismatchError: Members, shapes or dtypes differ.
     """
-    if list(local) != list(remote):
+    if local.keys() != remote.keys():
         raise ShapeMismatchError(
             f"the two groups have different members: {list(local)[:8]} here, {list(remote)[:8]} at the peer"
         )

@@ -148,3 +148,20 @@ def test_the_wrong_side_is_refused() -> None:
         as_views(remote((2,)), LocalTensor, "into")
     with pytest.raises(UnsupportedBufferError, match="must be a view of a peer's memory"):
         as_views(TensorGroup("kv", {"0": local((2,))}), RemoteTensor, "the remote side")
+
+
+def test_members_of_groups_pair_by_name_in_whatever_order() -> None:
+    mine = {"k": local((4,), address=4096), "v": local((4,), address=8192)}
+    theirs = {"v": remote((4,), address=1 << 21), "k": remote((4,), address=1 << 20)}
+    near, far = pair_views(mine, theirs)
+    assert [row[0] for row in near] == [4096, 8192]
+    assert [row[0] for row in far] == [1 << 20, 1 << 21]
+
+
+def test_rows_that_start_within_a_byte_are_not_indexed() -> None:
+    view = local((4, 3), dtype="F4", item_bits=4)
+    assert view.nbytes == 6
+    assert len(view.descriptors()) == 1
+    for index in (1, slice(1, 3), [0, 2]):
+        with pytest.raises(IndexError, match="whole bytes"):
+            view[index].descriptors()
