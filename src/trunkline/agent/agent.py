@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import threading
 import warnings
@@ -17,21 +15,20 @@ from trunkline.agent.peers import Peers
 from trunkline.agent.record import record_of_bytes, record_of_publication
 from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
 from trunkline.config import Settings
-from trunkline.errors import ConfigurationError, DeadlineError, NoStoreError, TrunklineError
+from trunkline.errors import ConfigurationError, NoStoreError
 from trunkline.metadata.card import Card, encode_card
 from trunkline.metadata.catalog import encode_catalog
 from trunkline.metadata.codec import encode
-from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey
+from trunkline.metadata.key import DEFAULT_NAMESPACE, MetadataKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from trunkline.agent.membership import Membership
     from trunkline.agent.peer import Peer
     from trunkline.agent.tensor import LocalTensor, TensorGroup
     from trunkline.backend.contract import Backend, BackendPeer
-    from trunkline.directory.directory import Directory
-    from trunkline.directory.session import Session
     from trunkline.memory.descriptor import DescriptorList
     from trunkline.memory.kind import MemoryKind
     from trunkline.store.contract import Store
@@ -41,8 +38,6 @@ if TYPE_CHECKING:
 DRAIN = 0.1
 """Seconds that deregistering and closing wait for peers to have heard of it: a watch event takes about a
 millisecond on one network; the rest is margin."""
-
-log = logging.getLogger(__name__)
 
 
 class Agent:
@@ -98,22 +93,30 @@ class Agent:
         self.timeout = timeout
         self._clock = clock
         self._lock = threading.RLock()  # registrations; never held while waiting
-        self._publishing = threading.Lock()  # so that what is published last is the latest; held while the store works
         self._close_lock = threading.Lock()
-        self._published: set[str] = set()
-        self._directory: Directory | None = None
-        self._session: Session | None = None
-        self._own_store: Store | None = None
+        self._membership: Membership | None = None
         self.engine = open_engine(self, backends, devices=devices, timeout=timeout, grace=grace)
         self._memory = LocalMemory(name, self.engine.backends, self.engine.home.section)
         self._peers = Peers(name, timeout=timeout)
         try:
             store = store if store is not None else settings.store
             if store is not None:
-                self._join(store, namespace, ttl or settings.session_ttl, takeover=takeover)
+                from trunkline.agent.membership import Membership
+
+                self._membership = Membership(
+                    name,
+                    store,
+                    namespace,
+                    incarnation=self.incarnation,
+                    ttl=ttl or settings.session_ttl,
+                    attributes=self.attributes,
+                    backends=list(self.engine.backends),
+                    takeover=takeover,
+                    timeout=timeout,
+                    clock=clock,
+                )
         except BaseException:
             self.engine.close()
-            self._close_own_store()
             raise
         self._closed = False
         watch_over(self)
@@ -185,9 +188,9 @@ class Agent:
             registration = self._memory.find(memory)
             self._memory.hide(registration)
         try:
-            if DEFAULT_LABEL in self._published:
-                self.publish(timeout=deadline.remaining())
-                self._clock.wait(threading.Event(), deadline.remaining(at_most=drain))
+            if self._membership is not None and self._membership.is_published:
+                self._membership.publish(self._describe, deadline)
+                self._membership.wait_heard(drain, deadline)
             for (backend, _), slots in registration.slots.items():
                 self.engine.check_unused(backend, slots, deadline)
         except BaseException:
@@ -208,13 +211,7 @@ class Agent:
             SessionLostError, SupersededError: The agent's lease ran out, or another took its name.
             DeadlineError: Another thread was publishing all the time.
         """
-        session = self._require_session()
-        with self._turn_to_publish(self._deadline(timeout)) as remaining:
-            with self._lock:
-                metadata, catalog = self.local_metadata(), encode_catalog(self._memory.catalog())
-            revision = session.publish(metadata, catalog=catalog, timeout=remaining)
-            self._published.add(DEFAULT_LABEL)
-            return revision
+        return self._require_membership().publish(self._describe, self._deadline(timeout))
 
     def withdraw(self, *, timeout: Timeout = DEFAULT) -> int:
         """Take back what was published, and keep the name; returns the store's revision.
@@ -222,11 +219,7 @@ class Agent:
         Raises:
             As :meth:`publish`.
         """
-        session = self._require_session()
-        with self._turn_to_publish(self._deadline(timeout)) as remaining:
-            revision = session.withdraw(timeout=remaining)
-            self._published.clear()
-            return revision
+        return self._require_membership().withdraw(self._deadline(timeout))
 
     def fetch(self, name: str, *, timeout: Timeout = DEFAULT) -> Peer:
         """Find an agent by name and load it, waiting for it if it is not there yet.
@@ -243,33 +236,31 @@ class Agent:
         self.engine.check_open()
         if name == self.name:
             raise ConfigurationError(f"agent {name!r} can't fetch itself: its own memory is at hand", agent=name)
-        publication = self._require_directory().fetch(
-            name,
-            timeout=self._deadline(timeout).remaining(),
-            except_incarnations=self._peers.dead_incarnations(name),
+        publication = self._require_membership().fetch(
+            name, self._peers.dead_incarnations(name), self._deadline(timeout)
         )
         return self._peers.load(self.engine, record_of_publication(publication))
 
     @property
     def lost(self) -> str | None:
         """Why other agents can't find this one any more (its lease ran out, its name was taken over), or None."""
-        return None if self._session is None else self._session.lost
+        return None if self._membership is None else self._membership.lost
 
     # -- side channel ------------------------------------------------------------------------------------------
 
     def card(self) -> bytes:
         """Return everything a peer needs, to be carried by the application: metadata, catalog, attributes."""
         self.engine.check_open()
-        with self._lock:
-            return encode_card(
-                Card(
-                    agent=self.name,
-                    incarnation=self.incarnation,
-                    metadata=self.local_metadata(),
-                    catalog=encode_catalog(self._memory.catalog()),
-                    attributes=self.attributes,
-                )
+        metadata, catalog = self._describe()
+        return encode_card(
+            Card(
+                agent=self.name,
+                incarnation=self.incarnation,
+                metadata=metadata,
+                catalog=catalog,
+                attributes=self.attributes,
             )
+        )
 
     def local_metadata(self) -> bytes:
         """Return the metadata alone, as NIXL's agents understand it (``add_remote_agent``)."""
@@ -414,17 +405,13 @@ class Agent:
             self._closed = True
         let_go(self)
         deadline = self._deadline(timeout)
-        if self._session is not None:
-            try:
-                self._session.close(timeout=deadline.remaining())
-            except TrunklineError as error:
-                log.warning("agent %r: its keys stay until the lease ends: %s", self.name, error)
-            if self._published:
-                self._clock.wait(threading.Event(), deadline.remaining(at_most=drain))
+        if self._membership is not None:
+            self._membership.close(drain, deadline)
         self.engine.drain(deadline)
         self._peers.close()
         self.engine.close()
-        self._close_own_store()
+        if self._membership is not None:
+            self._membership.disconnect()
 
     def __enter__(self) -> Self:
         return self
@@ -451,58 +438,21 @@ class Agent:
         target = found.target if found is not None else None
         return prepare_pair(self.engine, local, remote, target)
 
-    def _join(self, store: str | Store, namespace: str, ttl: float, *, takeover: bool) -> None:
-        from trunkline.directory.directory import Directory
-        from trunkline.store.registry import open_store
-
-        if isinstance(store, str):
-            self._own_store = store = open_store(store)
-        self._directory = Directory(store, namespace=namespace, clock=self._clock)
-        self._session = self._directory.open_session(
-            self.name,
-            incarnation=self.incarnation,
-            ttl=ttl,
-            attributes=self.attributes,
-            backends=list(self.engine.backends),
-            takeover=takeover,
-            timeout=self.timeout,
-        )
-
-    def _close_own_store(self) -> None:
-        if self._own_store is not None:
-            self._own_store.close()
+    def _describe(self) -> tuple[bytes, bytes]:
+        """Return metadata and catalog as they are now."""
+        with self._lock:
+            return self.local_metadata(), encode_catalog(self._memory.catalog())
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         return Deadline(self.timeout if timeout is DEFAULT else timeout, self._clock)
 
-    @contextlib.contextmanager
-    def _turn_to_publish(self, deadline: Deadline) -> Iterator[float | None]:
-        """Wait for what other threads are publishing; gives the seconds that are left."""
-        remaining = deadline.remaining()
-        if not self._publishing.acquire(timeout=-1 if remaining is None else min(remaining, threading.TIMEOUT_MAX)):
-            raise DeadlineError(
-                f"agent {self.name!r} is still publishing in another thread after {deadline.elapsed:.1f} s; "
-                "is the store away?",
-                agent=self.name,
-            )
-        try:
-            yield deadline.remaining()
-        finally:
-            self._publishing.release()
-
-    def _require_directory(self) -> Directory:
+    def _require_membership(self) -> Membership:
         self.engine.check_open()
-        if self._directory is None:
+        if self._membership is None:
             raise NoStoreError(
                 f"agent {self.name!r} has no store: pass store= or set NIXL_ETCD_ENDPOINTS; to try: trunkline etcd"
             )
-        return self._directory
-
-    def _require_session(self) -> Session:
-        self._require_directory()
-        if self._session is None:
-            raise NoStoreError(f"agent {self.name!r} has no session")
-        return self._session
+        return self._membership
 
     def _after_fork(self) -> None:
         self._closed = True

@@ -290,9 +290,9 @@ def test_an_agent_finds_nobody_in_itself(sides: Sides) -> None:
 def test_metadata_under_another_name(sides: Sides) -> None:
     metadata = decode(sides.pair.prefill.local_metadata())
     other = encode(AgentMetadata("somebody", metadata.connections, metadata.sections))
-    session = sides.pair.prefill._session
-    assert session is not None
-    session.publish(other)
+    membership = sides.pair.prefill._membership
+    assert membership is not None
+    membership._session.publish(other)
     with pytest.raises(MetadataMismatchError, match="published as 'prefill-0' is that of agent 'somebody'"):
         sides.pair.decode.fetch("prefill-0")
     sides.pair.prefill.publish()

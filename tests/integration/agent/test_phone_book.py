@@ -168,7 +168,9 @@ def test_a_store_that_is_away_holds_up_only_those_who_need_it(monkeypatch: pytes
         away.wait(60)
         raise StoreUnavailableError("no answer")
 
-    monkeypatch.setattr(pair.prefill._session, "publish", hang)
+    membership = pair.prefill._membership
+    assert membership is not None
+    monkeypatch.setattr(membership._session, "publish", hang)
     outcome: list[BaseException] = []
 
     def deregister() -> None:
