@@ -122,7 +122,11 @@ class Peers:
                 target=self._probe, args=(engine, peer, link), name=f"trunkline-probe-{peer.name}", daemon=True
             )
             self._probes[peer] = probe
-            probe.start()
+            try:
+                probe.start()
+            except RuntimeError as error:  # no more threads: the next failed transfer tries again
+                del self._probes[peer]
+                log.warning("peer %r: connection broke, and could not be probed: %s", peer.name, error)
 
     def close(self) -> None:
         """Close the connections to all peers. Idempotent."""
@@ -171,8 +175,10 @@ class Peers:
 
     def _probe(self, engine: Engine, peer: Peer, link: BackendPeer) -> None:
         reason = link.failure or "connection lost"
+        is_back = False
         try:
             link.connect(PROBE_TIMEOUT)
+            is_back = True
             log.info("the connection to peer %r broke (%s) and was made again", peer.name, reason)
         except DeadlineError:
             log.warning("peer %r: connection broke (%s), and it does not answer", peer.name, reason)
@@ -184,6 +190,8 @@ class Peers:
         finally:
             with self._lock:
                 del self._probes[peer]
+        if is_back and link.failure is not None:  # it broke again while this probe was still booked
+            self.link_failed(engine, link)
 
     def _declare_dead(self, engine: Engine, peer: Peer, reason: str) -> None:
         with self._lock:

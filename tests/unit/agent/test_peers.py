@@ -87,6 +87,21 @@ def test_a_peer_that_does_not_answer_again_is_gone(pair: Pair) -> None:
     assert "gone: unreachable" in repr(pair.peer)
 
 
+def test_a_connection_that_breaks_again_during_its_probe_is_probed_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, connect = pair.link(pair.peer), SteppedPeer.connect
+
+    def connect_and_break(self: SteppedPeer, timeout: float) -> None:
+        connect(self, timeout)
+        self.answers = False
+        self.break_connection("again")
+
+    monkeypatch.setattr(SteppedPeer, "connect", connect_and_break)
+    link.break_connection("once")
+    assert "unreachable: again" in pair.peer.wait_gone(PROMPT)
+
+
 def test_fetch_waits_for_the_next_incarnation_of_a_dead_peer(pair: Pair) -> None:
     pair.link(pair.peer).answers = False
     pair.link(pair.peer).break_connection()
