@@ -57,6 +57,8 @@ def ended(transfer: TransferHandle) -> TransferError:
     return caught.value
 
 
+# UCX 1.22 crashes in about one of fifteen runs of this on a loaded machine, after the peer is resumed (ADR 6).
+@pytest.mark.soak
 @pytest.mark.usefixtures("tcp")
 def test_a_cancelled_write_to_a_stopped_peer(initiator: Agent, open_target: Callable[..., Target]) -> None:
     target = open_target()
