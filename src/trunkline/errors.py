@@ -31,7 +31,10 @@
     ├── PeerError
     │   ├── UnknownPeerError          no peer of that name is loaded (also LookupError)
     │   ├── PeerGoneError             the peer is lost, withdrawn or replaced
+    │   ├── PeerDrainingError         the peer is going away and takes nothing new
+    │   ├── PeerIncompatibleError     the peer is not what ``require=`` asked for (also ValueError)
     │   └── SegmentNotFoundError      the peer offers no memory there (also LookupError, ValueError)
+    │       └── SegmentGoneError      the peer offered it and took it back
     ├── TransferError                 a posted transfer ended badly; ``failed`` says which blocks
     │   ├── TransferCancelledError
     │   └── TransferDeadlineError     (also TimeoutError)
@@ -213,8 +216,28 @@ class PeerGoneError(PeerError):
     """The peer is lost, withdrawn, or replaced by a new incarnation."""
 
 
+class PeerDrainingError(PeerError):
+    """The peer is going away: what is under way to it may end, nothing new is posted."""
+
+
+class PeerIncompatibleError(PeerError, ValueError):
+    """The peer's attributes are not those that ``require=`` asked for. No memory was touched.
+
+    Attributes:
+        differences: For each attribute that differs: (wanted, found), found being None where the peer has none.
+    """
+
+    def __init__(self, message: str, *, differences: dict[str, tuple[str, str | None]], **context: Any) -> None:
+        super().__init__(message, differences=differences, **context)
+        self.differences = differences
+
+
 class SegmentNotFoundError(PeerError, LookupError, ValueError):
     """The peer offers no memory under that name or in that range."""
+
+
+class SegmentGoneError(SegmentNotFoundError):
+    """The peer offered this memory and has taken it back since; plan the transfer anew."""
 
 
 class TransferError(TrunklineError):
