@@ -19,7 +19,7 @@ from trunkline.errors import ConfigurationError, NoStoreError
 from trunkline.metadata.card import Card, encode_card
 from trunkline.metadata.catalog import encode_catalog
 from trunkline.metadata.codec import encode
-from trunkline.metadata.key import DEFAULT_NAMESPACE, MetadataKey
+from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -189,7 +189,7 @@ class Agent:
             self._memory.hide(registration)
         try:
             if self._membership is not None and self._membership.is_published:
-                self._membership.publish(self._describe, deadline)
+                self._membership.publish(DEFAULT_LABEL, self._describe, deadline)
                 self._membership.wait_heard(drain, deadline)
             for (backend, _), slots in registration.slots.items():
                 self.engine.check_unused(backend, slots, deadline)
@@ -211,7 +211,9 @@ class Agent:
             SessionLostError, SupersededError: The agent's lease ran out, or another took its name.
             DeadlineError: Another thread was publishing all the time.
         """
-        return self._require_membership().publish(self._describe, self._deadline(timeout))
+        return self._require_membership().publish(
+            DEFAULT_LABEL, self._describe, self._deadline(timeout)
+        )
 
     def withdraw(self, *, timeout: Timeout = DEFAULT) -> int:
         """Take back what was published, and keep the name; returns the store's revision.
@@ -219,7 +221,7 @@ class Agent:
         Raises:
             As :meth:`publish`.
         """
-        return self._require_membership().withdraw(self._deadline(timeout))
+        return self._require_membership().publisher.withdraw(timeout=self._deadline(timeout).remaining())
 
     def fetch(self, name: str, *, timeout: Timeout = DEFAULT) -> Peer:
         """Find an agent by name and load it, waiting for it if it is not there yet.
@@ -237,14 +239,14 @@ class Agent:
         if name == self.name:
             raise ConfigurationError(f"agent {name!r} can't fetch itself: its own memory is at hand", agent=name)
         publication = self._require_membership().fetch(
-            name, self._peers.dead_incarnations(name), self._deadline(timeout)
+            name, DEFAULT_LABEL, self._peers.dead_incarnations(name), self._deadline(timeout)
         )
         return self._peers.load(self.engine, record_of_publication(publication))
 
     @property
     def lost(self) -> str | None:
         """Why other agents can't find this one any more (its lease ran out, its name was taken over), or None."""
-        return None if self._membership is None else self._membership.lost
+        return None if self._membership is None else self._membership.publisher.lost
 
     # -- side channel ------------------------------------------------------------------------------------------
 

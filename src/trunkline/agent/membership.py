@@ -1,4 +1,4 @@
-"""An agent's place in the phone book: its store, its directory, and the session that holds its name."""
+"""An agent's place in the phone book: its store, its directory, and the publisher that holds its name."""
 
 from __future__ import annotations
 
@@ -57,11 +57,10 @@ class Membership:
         self._name = name
         self._clock = clock
         self._turn = threading.Lock()  # so that what is published last is the latest; held while the store works
-        self._published = False
         with contextlib.ExitStack() as cleanup:
             opened = cleanup.enter_context(open_store(store)) if isinstance(store, str) else store
             self._directory = Directory(opened, namespace=namespace, clock=clock)
-            self._session = self._directory.open_session(
+            self.publisher = self._directory.open_publisher(
                 name,
                 incarnation=incarnation,
                 ttl=ttl,
@@ -70,40 +69,31 @@ class Membership:
                 takeover=takeover,
                 timeout=timeout,
             )
+            self.observer = cleanup.enter_context(self._directory.observe())
             self._cleanup = cleanup.pop_all()
-
-    @property
-    def lost(self) -> str | None:
-        """Why the name is not held any more, or None."""
-        return self._session.lost
 
     @property
     def is_published(self) -> bool:
         """Whether anything of the agent is published."""
-        return self._published
+        return bool(self.publisher.labels)
 
-    def publish(self, describe: Callable[[], tuple[bytes, bytes]], deadline: Deadline) -> int:
+    def publish(self, label: str, describe: Callable[[], tuple[bytes, bytes]], deadline: Deadline) -> int:
         """Publish the metadata and catalog that ``describe`` gives when it is this call's turn; return the revision.
 
         Raises:
-            StoreError, SessionLostError, SupersededError, DeadlineError: As for Agent.publish.
+            StoreError, SupersededError, DeadlineError: As for Agent.publish.
         """
         with self._my_turn(deadline):
             metadata, catalog = describe()
-            revision = self._session.publish(metadata, catalog=catalog, timeout=deadline.remaining())
-            self._published = True
-            return revision
+            return self.publisher.publish(metadata, catalog=catalog, label=label, timeout=deadline.remaining())
 
-    def withdraw(self, deadline: Deadline) -> int:
-        """Take back what was published and return the revision. Raises as :meth:`publish`."""
-        with self._my_turn(deadline):
-            revision = self._session.withdraw(timeout=deadline.remaining())
-            self._published = False
-            return revision
-
-    def fetch(self, name: str, except_incarnations: Collection[str], deadline: Deadline) -> Publication:
+    def fetch(
+        self, name: str, label: str, except_incarnations: Collection[str], deadline: Deadline
+    ) -> Publication:
         """Find another agent. Raises as Directory.fetch."""
-        return self._directory.fetch(name, timeout=deadline.remaining(), except_incarnations=except_incarnations)
+        return self._directory.fetch(
+            name, label=label, timeout=deadline.remaining(), except_incarnations=except_incarnations
+        )
 
     def wait_heard(self, drain: float, deadline: Deadline) -> None:
         """Give peers time to hear of a change."""
@@ -111,11 +101,12 @@ class Membership:
 
     def close(self, drain: float, deadline: Deadline) -> None:
         """Give the name up, and give peers time to hear of it. Never raises for a store that is away."""
+        was_published = self.is_published
         try:
-            self._session.close(timeout=deadline.remaining())
+            self.publisher.close(timeout=deadline.remaining())
         except TrunklineError as error:
             log.warning("agent %r: its keys stay until the lease ends: %s", self._name, error)
-        if self._published:
+        if was_published:
             self.wait_heard(drain, deadline)
 
     def disconnect(self) -> None:

@@ -45,6 +45,8 @@ class Claim:
         record: The encoded presence record.
         incarnation: The claimant's; its own older sessions are replaced.
         takeover: Replace a live holder.
+        puts: What is written together with the record; all on the lease.
+        is_patient: Whether a live holder is waited for.
         clock: Measures the wait for a holder to go.
     """
 
@@ -54,6 +56,8 @@ class Claim:
     record: bytes
     incarnation: str
     takeover: bool
+    puts: tuple[Put, ...]
+    is_patient: bool
     clock: Clock
 
     def run(self, deadline: Deadline) -> int:
@@ -72,7 +76,11 @@ class Claim:
             result = self.store.transact(
                 Transaction(
                     (KeyIsAbsent(self.key.presence), KeyIsAbsent(self.key.marker)),
-                    (Put(self.key.marker, b"", self.lease), Put(self.key.presence, self.record, self.lease)),
+                    (
+                        Put(self.key.marker, b"", self.lease),
+                        Put(self.key.presence, self.record, self.lease),
+                        *self.puts,
+                    ),
                     (Get(self.key.presence),),
                 ),
                 timeout=deadline.remaining(),
@@ -127,6 +135,8 @@ class Claim:
         every lease its full TTL again.
         """
         left = self.store.time_to_live(holder.lease, timeout=deadline.remaining()) or 0.0
+        if not self.is_patient:
+            raise self._in_use(holder, left, deadline.elapsed)
         patience = Deadline(deadline.remaining(left + EXPIRY_DELAY), self.clock)
         outage = ""
         with self.store.watch(self.key.presence, after=revision) as watch:

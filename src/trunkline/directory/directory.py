@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from trunkline.clock import SYSTEM_CLOCK, Clock, Deadline
+from trunkline.config import DEFAULT_TTL
 from trunkline.directory.fetch import Fetch
 from trunkline.directory.listing import list_names
 from trunkline.directory.process import local_process
-from trunkline.directory.session import Session
+from trunkline.directory.observer import Observer, close_observer, open_observer
+from trunkline.directory.publisher import Publisher
 from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey, places
 from trunkline.metadata.presence import Presence, decode_presence
 from trunkline.store.contract import Get, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from trunkline.directory.publication import Publication
+    from trunkline.directory.watch import DirectoryWatch
     from trunkline.store.contract import Store
 
 
 class Directory:
-    """Finds agents by name, and opens sessions in which they publish. Any thread may call any method.
+    """Finds agents by name, and opens publishers for them. Any thread may call any method.
 
-    It holds no connection, thread or state of its own: the store is the caller's to close.
+    The store is the caller's to close. Publishers and watches of one process share an observer (one thread, with its own
+    handle of the store), which ends with the last of them.
 
     Args:
         store: Where keys are kept.
@@ -46,17 +51,17 @@ class Directory:
     def namespace(self) -> str:
         return self._namespace
 
-    def open_session(
+    def open_publisher(
         self,
         name: str,
         *,
         incarnation: str,
-        ttl: float = 30.0,
+        ttl: float = DEFAULT_TTL,
         attributes: Mapping[str, str] | None = None,
         backends: Sequence[str] = (),
         takeover: bool = False,
         timeout: float | None = 30.0,
-    ) -> Session:
+    ) -> Publisher:
         """Claim a name: put a presence record and NIXL's marker, on a lease that is kept alive.
 
         If another agent holds the name it is waited for, at most until its lease has had time to run out. A holder
@@ -68,7 +73,7 @@ class Directory:
             ttl: Seconds, at least 2, after which the name is free if this process dies.
             attributes: Free pairs that others see and select by.
             backends: Names of the agent's backends.
-            takeover: Replace a live holder, which finds its session lost.
+            takeover: Replace a live holder, which finds its name lost.
             timeout: Seconds; None waits for ever for the store (not for the holder). Up to a second more may go
                 into giving back the lease of a claim that failed.
 
@@ -85,7 +90,65 @@ class Directory:
             attributes=dict(attributes or {}),
         )
         key = MetadataKey(self._namespace, name)
-        return Session(self._store, key, presence, ttl=ttl, takeover=takeover, timeout=timeout, clock=self._clock)
+        observer = open_observer(self._store, self._namespace, clock=self._clock)
+        try:
+            return Publisher(
+                self._store,
+                key,
+                presence,
+                ttl=ttl,
+                takeover=takeover,
+                timeout=timeout,
+                clock=self._clock,
+                observer=observer,
+            )
+        except BaseException:
+            close_observer(observer)
+            raise
+
+    def watch(
+        self,
+        pattern: str = "*",
+        /,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        include_nixl: bool = False,
+        **equal: str,
+    ) -> DirectoryWatch:
+        """Watch who is there: everybody who is (``PeerJoined``), ``Synced``, then who comes, changes and goes.
+
+        All watches and publishers of a process share one watch of the store, over small records. With
+        ``include_nixl`` another one brings everything that is published under the namespace, metadata and all.
+
+        Args:
+            pattern: Glob pattern of names.
+            attributes: Attributes that agents must have, with these values.
+            include_nixl: Whether to tell of NIXL's own agents; they have no lease, so one that died stays.
+            **equal: More attributes, for those that are Python names: ``watch(role="prefill")``.
+
+        Returns:
+            A watch to iterate over; close it, or use it as a context manager.
+        """
+        observer = open_observer(self._store, self._namespace, clock=self._clock)
+        try:
+            return observer.watch(
+                pattern,
+                {**(attributes or {}), **equal},
+                include_nixl=include_nixl,
+                on_close=lambda: close_observer(observer),
+            )
+        except BaseException:
+            close_observer(observer)
+            raise
+
+    @contextmanager
+    def observe(self) -> Iterator[Observer]:
+        """Give the observer that this process shares, for as long as the context lasts."""
+        observer = open_observer(self._store, self._namespace, clock=self._clock)
+        try:
+            yield observer
+        finally:
+            close_observer(observer)
 
     def fetch(
         self,

@@ -10,7 +10,7 @@ from trunkline.directory.listing import list_names
 from trunkline.directory.publication import Publication
 from trunkline.directory.watches import KeyWatches
 from trunkline.errors import AgentNotFoundError, MetadataDecodeError, MetadataError, StoreError
-from trunkline.metadata.key import DEFAULT_LABEL, MetadataKey
+from trunkline.metadata.key import MetadataKey
 from trunkline.metadata.presence import FORMAT, Presence, decode_presence
 from trunkline.store.contract import NO_LEASE, Entry, Get, Interrupted, Snapshot, Store, Transaction, WatchEvent
 
@@ -104,7 +104,7 @@ class Fetch:
             return f"what is published is of incarnation {presence.incarnation[:8]}, which is gone"
         if key.label not in presence.labels:
             return f"{key} exists, but its agent's record does not know of it"
-        announced = presence.catalog if key.label == DEFAULT_LABEL else None
+        announced = presence.catalog
         if announced is None:
             catalog = None
         is_whole = presence.labels[key.label].describes(metadata.value)
@@ -149,7 +149,7 @@ class Fetch:
 
 def _names(key: MetadataKey) -> list[str]:
     """Return the names under which a label's publication lies: what describes it first, so that it is known first."""
-    return [key.presence, *([key.catalog] if key.label == DEFAULT_LABEL else []), str(key)]
+    return [key.presence, key.catalog, str(key)]
 
 
 def _apply(entries: dict[str, Entry], name: str, event: WatchEvent) -> None:

@@ -72,6 +72,11 @@ def places(namespace: str) -> tuple[str, ...]:
     return (namespace,)
 
 
+def presence_prefix(namespace: str) -> str:
+    """Return what the keys of all presence records of a namespace start with."""
+    return f"{namespace}/{_PRESENCE}/"
+
+
 def agent_of(namespace: str, key: str) -> str | None:
     """Return the agent to which a key belongs (by marker, label or presence), or None.
 

@@ -28,6 +28,7 @@ Sha256: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}\\Z")]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ShortText: TypeAlias = Annotated[str, Meta(max_length=255)]
 AttributeKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+State: TypeAlias = Literal["ready", "draining", "withdrawn"]
 
 
 class ContentRecord(msgspec.Struct, frozen=True):
@@ -89,7 +90,8 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     software: ShortText = ""
     backends: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=32)] = ()
     attributes: Annotated[dict[AttributeKey, ShortText], Meta(max_length=32)] = {}
-    state: Literal["ready", "draining"] = "ready"
+    state: State = "ready"
+    ttl: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
     labels: Annotated[dict[ShortText, LabelRecord], Meta(max_length=MAX_LABELS)] = {}
     catalog: ContentRecord | None = None
 
@@ -110,7 +112,9 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
         software: Name and version of the writer.
         backends: Names of the agent's backends, at most 32.
         attributes: Free pairs, at most 32, of at most 64 and 255 characters.
-        state: ``ready``, or ``draining``: going away, don't start anything new.
+        state: ``ready``; ``draining``: going away, don't start anything new; ``withdrawn``: the last word of an agent
+            that gives its name up, so that readers can tell it from one that died.
+        ttl: Seconds after which the record vanishes if the agent stops refreshing its lease; 0 if it doesn't say.
         labels: What is published, by label; at most 64.
         catalog: The catalog, where one is published.
         unknown: Fields of the JSON object that this version does not know.
@@ -123,7 +127,8 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     software: str = ""
     backends: tuple[str, ...] = ()
     attributes: dict[str, str] = {}
-    state: Literal["ready", "draining"] = "ready"
+    state: State = "ready"
+    ttl: float = 0.0
     labels: dict[str, LabelRecord] = {}
     catalog: ContentRecord | None = None
     unknown: dict[str, Any] = {}
@@ -132,6 +137,11 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     def is_readable(self) -> bool:
         """Whether this version understands the record."""
         return self.min_reader <= FORMAT
+
+    @property
+    def is_published(self) -> bool:
+        """Whether there is anything to fetch; of a record that can't be read that is assumed."""
+        return not self.is_readable or (bool(self.labels) and self.state != "withdrawn")
 
 
 def encode_presence(presence: Presence) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
     from types import TracebackType
 
 NO_LEASE = 0
@@ -191,6 +191,15 @@ class Store(ABC):
     @abstractmethod
     def url(self) -> str:
         """How the store was named, without secrets: for messages."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Hashable:
+        """Equal for handles of this process that lead to the same data with the same rights."""
+
+    @abstractmethod
+    def share(self) -> Store:
+        """Return another handle to the same data, with leases and watches of its own, which is closed by itself."""
 
     @abstractmethod
     def get(self, key: str, *, timeout: float | None) -> tuple[Entry | None, int]:

@@ -21,7 +21,7 @@ from trunkline.store.contract import (
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
     from types import TracebackType
 
 
@@ -48,6 +48,7 @@ class FaultyStore(Store):
         outages: Reasons with which the next watch begins, as interruptions.
         transactions: Those it was given.
         leases: Those it granted.
+        watched: Keys and prefixes that were watched.
     """
 
     def __init__(self, store: Store) -> None:
@@ -56,10 +57,19 @@ class FaultyStore(Store):
         self.outages: list[str] = []
         self.transactions: list[Transaction] = []
         self.leases: list[Lease] = []
+        self.watched: list[str] = []
 
     @property
     def url(self) -> str:
         return self._store.url
+
+    @property
+    def identity(self) -> Hashable:
+        return self._store.identity
+
+    def share(self) -> Store:
+        """Return a handle without faults."""
+        return self._store.share()
 
     def get(self, key: str, *, timeout: float | None) -> tuple[Entry | None, int]:
         return self._store.get(key, timeout=timeout)
@@ -92,6 +102,7 @@ class FaultyStore(Store):
         self, key: str, *, prefix: bool = False, after: int | None = None, wake: threading.Event | None = None
     ) -> Watch:
         outages, self.outages = self.outages, []
+        self.watched.append(key)
         return _InterruptedWatch(self._store.watch(key, prefix=prefix, after=after, wake=wake), outages)
 
     def close(self) -> None:

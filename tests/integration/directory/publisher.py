@@ -18,7 +18,7 @@ def main() -> None:
     endpoint, namespace, name, incarnation, ttl = sys.argv[1:]
     with open_store(endpoint) as store:
         try:
-            session = Directory(store, namespace=namespace).open_session(
+            session = Directory(store, namespace=namespace).open_publisher(
                 name, incarnation=incarnation, ttl=float(ttl), timeout=0.5
             )
         except TrunklineError as error:

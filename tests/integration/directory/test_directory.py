@@ -41,7 +41,7 @@ def test_who_waits_fetches_what_another_publishes(directory: Directory, etcd_end
     metadata, catalog = os.urandom(1_000_000), os.urandom(400_000)
     with open_store(etcd_endpoint) as other, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(Directory(other, namespace=directory.namespace).fetch, "a", timeout=30)
-        with directory.open_session("a", incarnation=ONE) as session:
+        with directory.open_publisher("a", incarnation=ONE) as session:
             revision = session.publish(metadata, catalog=catalog)
             found = waiting.result(30)
             assert (found.metadata, found.catalog, found.revision) == (metadata, catalog, revision)
@@ -68,9 +68,9 @@ def test_the_name_of_a_killed_process_is_free_at_once(
     assert child.read() == "open"
     assert child.ask(f"publish {BLOB}") == "done"
     with pytest.raises(AgentNameInUseError, match=f"pid {child.pid} "):
-        directory.open_session("a", incarnation=TWO, timeout=0.5)
+        directory.open_publisher("a", incarnation=TWO, timeout=0.5)
     child.kill()
-    with directory.open_session("a", incarnation=TWO, timeout=10) as session:
+    with directory.open_publisher("a", incarnation=TWO, timeout=10) as session:
         with pytest.raises(AgentNotFoundError):
             directory.fetch("a", timeout=0.2)
         session.publish(b"2")
@@ -83,7 +83,7 @@ def test_a_stopped_process_loses_its_name_to_who_waits_and_finds_out(
     child = publisher(start, etcd_endpoint, namespace, ttl=2)
     assert child.read() == "open"
     child.send_signal(signal.SIGSTOP)
-    with directory.open_session("a", incarnation=TWO, timeout=30):
+    with directory.open_publisher("a", incarnation=TWO, timeout=30):
         child.send_signal(signal.SIGCONT)
         assert child.ask(f"publish {BLOB}") == "SupersededError"
     assert child.ask(f"publish {BLOB}") == "SessionLostError"
@@ -106,9 +106,9 @@ def test_a_stopped_process_that_nobody_replaces_finds_its_session_lost(
 
 
 def test_takeover_replaces_a_live_agent_and_tells_it(directory: Directory) -> None:
-    with directory.open_session("a", incarnation=ONE, ttl=2) as first:
+    with directory.open_publisher("a", incarnation=ONE, ttl=2) as first:
         first.publish(b"1")
-        with directory.open_session("a", incarnation=TWO, takeover=True) as second:
+        with directory.open_publisher("a", incarnation=TWO, takeover=True) as second:
             with pytest.raises(SupersededError):
                 first.publish(b"1")
             assert first.lost is not None
@@ -122,7 +122,7 @@ def test_claims_and_publications_whose_answers_were_lost_count_once(store: Store
     faulty = FaultyStore(store)
     directory = Directory(faulty, namespace=namespace)
     faulty.faults.extend([Fault.REPEATED, Fault.REPEATED, Fault.REPEATED])
-    with directory.open_session("a", incarnation=ONE, timeout=5) as session:
+    with directory.open_publisher("a", incarnation=ONE, timeout=5) as session:
         session.publish(b"1", catalog=b"c")
         session.withdraw()
         session.publish(b"2")
@@ -137,7 +137,7 @@ def test_a_fetch_outlives_an_outage(directory: Directory, etcd_endpoint: str) ->
         TcpProxy(port) as proxy,
         open_store(proxy.endpoint) as store,
         ThreadPoolExecutor(2) as threads,
-        directory.open_session("a", incarnation=ONE) as session,
+        directory.open_publisher("a", incarnation=ONE) as session,
     ):
         behind = Directory(store, namespace=directory.namespace)
         patient = threads.submit(behind.fetch, "a", timeout=60)
@@ -157,7 +157,7 @@ def test_a_fetch_may_begin_in_an_outage(directory: Directory, etcd_endpoint: str
         TcpProxy(port) as proxy,
         open_store(proxy.endpoint) as store,
         ThreadPoolExecutor(1) as threads,
-        directory.open_session("a", incarnation=ONE) as session,
+        directory.open_publisher("a", incarnation=ONE) as session,
     ):
         session.publish(b"1")
         behind = Directory(store, namespace=directory.namespace)

@@ -86,7 +86,7 @@ def test_its_publication_is_fetched(nixl: Child, store: Store, place: str, name:
 
 
 def test_it_fetches_ours_and_forgets_it_when_withdrawn(nixl: Child, store: Store, place: str, blob: Path) -> None:
-    with Directory(store, namespace=place).open_session(NAME, incarnation=ONE) as session:
+    with Directory(store, namespace=place).open_publisher(NAME, incarnation=ONE) as session:
         for _ in range(3):
             session.publish(blob.read_bytes())
             assert nixl.ask(f"fetch {NAME}") == "True"
@@ -110,10 +110,10 @@ def test_it_forgets_ours_when_it_is_taken_over_and_loads_the_successor(
     nixl: Child, store: Store, place: str, blob: Path
 ) -> None:
     directory = Directory(store, namespace=place)
-    with directory.open_session(NAME, incarnation=ONE) as first:
+    with directory.open_publisher(NAME, incarnation=ONE) as first:
         first.publish(blob.read_bytes())
         assert nixl.ask(f"fetch {NAME}") == "True"
-        with directory.open_session(NAME, incarnation=TWO, takeover=True) as second:
+        with directory.open_publisher(NAME, incarnation=TWO, takeover=True) as second:
             assert nixl.ask(f"gone {NAME}") == "True"
             second.publish(blob.read_bytes())
             assert nixl.ask(f"fetch {NAME}") == "True"
@@ -123,7 +123,7 @@ def test_what_a_killed_nixl_agent_left_is_cleared_by_a_claim(nixl: Child, store:
     directory = Directory(store, namespace=place)
     assert nixl.ask("publish") == "done"
     nixl.kill()
-    with directory.open_session(name, incarnation=ONE, timeout=10) as session:
+    with directory.open_publisher(name, incarnation=ONE, timeout=10) as session:
         session.publish(b"ours")
         assert directory.fetch(name, timeout=5).metadata == b"ours"
     assert name not in directory.names()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trunkline.directory import Directory
+from trunkline.directory.observer import close_all
 from trunkline.store import open_store
 from trunkline.testing.clock import FakeClock
 from trunkline.testing.faulty_store import FaultyStore
@@ -32,6 +33,13 @@ def other_store(clock: FakeClock) -> Iterator[Store]:
     """Another process's connection: closing it is that process's death."""
     with open_store("memory://directory", clock=clock) as store:
         yield store
+
+
+@pytest.fixture(autouse=True)
+def no_observer_stays() -> Iterator[None]:
+    """Publishers that a test leaves open must not reach into the next one."""
+    yield
+    close_all()
 
 
 @pytest.fixture

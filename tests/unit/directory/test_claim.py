@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from trunkline.clock import Deadline
 from trunkline.directory import Directory
 from trunkline.directory.process import local_process
-from trunkline.directory.session import Session
+from trunkline.directory.session import Content, Session
 from trunkline.errors import AgentNameInUseError, StoreAuthError, StoreUnavailableError
 from trunkline.metadata.key import MetadataKey
 from trunkline.metadata.presence import Presence, decode_presence
@@ -48,24 +49,24 @@ def test_who_waits_gets_the_name_when_it_is_given_up(
     clock: FakeClock,
     threads: ThreadPoolExecutor,
 ) -> None:
-    first = other_directory.open_session("a", incarnation=ONE)
-    waiting = threads.submit(directory.open_session, "a", incarnation=TWO, timeout=None)
-    clock.until_waiting(2)  # the waiting watch and the store's thread
+    first = other_directory.open_publisher("a", incarnation=ONE)
+    waiting = threads.submit(directory.open_publisher, "a", incarnation=TWO, timeout=None)
+    clock.until_waiting(3)  # the waiting watch, the store's thread and the observer's
     first.publish(b"still here")
     first.publish(b"and still")
     assert not waiting.done()
     first.close()
     with waiting.result(30) as second:
         assert holder(store) == TWO == second.incarnation
-    assert len(store.transactions) == 2  # no asking again and again
+    assert len(store.transactions) == 3  # no asking again and again; the third says goodbye
 
 
 def test_who_waits_gets_the_name_when_its_holder_dies(
     store: FaultyStore, directory: Directory, other_store: Store, clock: FakeClock, threads: ThreadPoolExecutor
 ) -> None:
-    Directory(other_store, namespace="/prod", clock=clock).open_session("a", incarnation=ONE)
-    waiting = threads.submit(directory.open_session, "a", incarnation=TWO, timeout=None)
-    clock.until_waiting(2)
+    Directory(other_store, namespace="/prod", clock=clock).open_publisher("a", incarnation=ONE)
+    waiting = threads.submit(directory.open_publisher, "a", incarnation=TWO, timeout=None)
+    clock.until_waiting(3)
     other_store.close()
     clock.advance(30)
     waiting.result(30)
@@ -79,9 +80,9 @@ def test_a_live_holder_keeps_the_name_and_the_error_says_who_it_is(
     clock: FakeClock,
     threads: ThreadPoolExecutor,
 ) -> None:
-    other_directory.open_session("a", incarnation=ONE)
-    waiting = threads.submit(directory.open_session, "a", incarnation=TWO, timeout=None)
-    clock.until_waiting(2)
+    other_directory.open_publisher("a", incarnation=ONE)
+    waiting = threads.submit(directory.open_publisher, "a", incarnation=TWO, timeout=None)
+    clock.until_waiting(3)
     clock.advance(31.9)
     with pytest.raises(FutureTimeoutError):
         waiting.result(0.1)
@@ -98,17 +99,17 @@ def test_a_live_holder_keeps_the_name_and_the_error_says_who_it_is(
 def test_a_short_timeout_ends_the_wait_and_says_when_to_come_back(
     directory: Directory, other_directory: Directory
 ) -> None:
-    other_directory.open_session("a", incarnation=ONE, ttl=50)
+    other_directory.open_publisher("a", incarnation=ONE, ttl=50)
     with pytest.raises(AgentNameInUseError, match="lease ends in 50 s"):
-        directory.open_session("a", incarnation=TWO, timeout=0)
+        directory.open_publisher("a", incarnation=TWO, timeout=0)
 
 
 def test_takeover_replaces_a_live_holder_and_its_keys(
     store: FaultyStore, directory: Directory, other_directory: Directory
 ) -> None:
-    other_directory.open_session("a", incarnation=ONE).publish(b"1", catalog=b"c")
+    other_directory.open_publisher("a", incarnation=ONE).publish(b"1", catalog=b"c")
     _, start = store.get(RECORD, timeout=1)
-    directory.open_session("a", incarnation=TWO, takeover=True, timeout=0)
+    directory.open_publisher("a", incarnation=TWO, takeover=True, timeout=0)
     with store.watch("/prod/", prefix=True, after=start) as watch:
         first, second = watch.next(1), watch.next(1)
     assert isinstance(first, Changed)
@@ -120,8 +121,8 @@ def test_takeover_replaces_a_live_holder_and_its_keys(
 def test_an_older_session_of_the_same_incarnation_is_replaced(
     store: FaultyStore, directory: Directory, other_directory: Directory
 ) -> None:
-    other_directory.open_session("a", incarnation=ONE)
-    directory.open_session("a", incarnation=ONE, timeout=0)
+    other_directory.open_publisher("a", incarnation=ONE)
+    directory.open_publisher("a", incarnation=ONE, timeout=0)
     entry, _ = store.get(RECORD, timeout=1)
     assert entry is not None
     assert entry.lease == store.leases[0].id
@@ -134,8 +135,9 @@ def test_a_holder_whose_process_ended_here_is_replaced_at_once(
         pass
     process = msgspec.structs.replace(local_process(), pid=child.pid, started=1)
     presence = Presence(incarnation=ONE, process=process)
-    Session(other_store, MetadataKey("/prod", "a"), presence, ttl=30, takeover=False, timeout=1, clock=clock)
-    directory.open_session("a", incarnation=TWO, timeout=0)
+    session = Session(other_store, MetadataKey("/prod", "a"), other_store.grant(30, timeout=1), clock)
+    session.claim(presence, Content(), Deadline(1, clock), takeover=False, is_patient=False)
+    directory.open_publisher("a", incarnation=TWO, timeout=0)
     assert holder(store) == TWO
 
 
@@ -145,7 +147,7 @@ def test_a_dead_process_in_a_record_for_newer_readers_proves_nothing(
     lease = other_store.grant(30, timeout=1)
     put(other_store, RECORD, b'{"format":9,"min_reader":9}', lease.id)
     with pytest.raises(AgentNameInUseError, match="does not say where it runs"):
-        directory.open_session("a", incarnation=TWO, timeout=0)
+        directory.open_publisher("a", incarnation=TWO, timeout=0)
 
 
 def test_an_unreadable_record_on_a_live_lease_is_a_holder_that_can_be_taken_over(
@@ -154,8 +156,8 @@ def test_an_unreadable_record_on_a_live_lease_is_a_holder_that_can_be_taken_over
     lease = other_store.grant(30, timeout=1)
     put(other_store, RECORD, b"\xff", lease.id)
     with pytest.raises(AgentNameInUseError, match="does not say where it runs"):
-        directory.open_session("a", incarnation=TWO, timeout=0)
-    directory.open_session("a", incarnation=TWO, timeout=0, takeover=True)
+        directory.open_publisher("a", incarnation=TWO, timeout=0)
+    directory.open_publisher("a", incarnation=TWO, timeout=0, takeover=True)
     assert holder(store) == TWO
 
 
@@ -170,7 +172,7 @@ def test_leavings_of_a_nixl_agent_go_in_a_transaction_before_the_claim(
     for other in others:
         put(store, other)
     _, start = store.get(RECORD, timeout=1)
-    directory.open_session("a", incarnation=ONE)
+    directory.open_publisher("a", incarnation=ONE)
     assert {entry.key for entry in store.list("/prod/", timeout=1).entries} == {"/prod/a/", RECORD, *others}
     with store.watch("/prod/a/", after=start) as watch:
         first, second = watch.next(1), watch.next(1)
@@ -183,13 +185,13 @@ def test_leavings_of_a_nixl_agent_go_in_a_transaction_before_the_claim(
 def test_a_record_without_a_lease_is_leavings_too(store: FaultyStore, directory: Directory) -> None:
     put(store, RECORD, b"{}")
     put(store, "/prod/a/metadata")
-    directory.open_session("a", incarnation=ONE)
+    directory.open_publisher("a", incarnation=ONE)
     assert {entry.key for entry in store.list("/prod/", timeout=1).entries} == {"/prod/a/", RECORD}
 
 
 def test_a_claim_whose_answer_was_lost_is_ones_own(store: FaultyStore, directory: Directory) -> None:
     store.faults.append(Fault.REPEATED)
-    session = directory.open_session("a", incarnation=ONE, timeout=0)
+    session = directory.open_publisher("a", incarnation=ONE, timeout=0)
     session.publish(b"1")
     assert holder(store) == ONE
 
@@ -198,7 +200,7 @@ def test_a_claim_whose_answer_was_lost_is_ones_own(store: FaultyStore, directory
 def test_a_claim_that_fails_leaves_nothing(store: FaultyStore, directory: Directory, fault: Fault) -> None:
     store.faults.append(fault)
     with pytest.raises(StoreUnavailableError):
-        directory.open_session("a", incarnation=ONE)
+        directory.open_publisher("a", incarnation=ONE)
     assert store.list("/prod/", timeout=1).entries == ()
     assert store.time_to_live(store.leases[0].id, timeout=1) is None
 
@@ -210,10 +212,10 @@ def test_a_store_that_is_away_while_waiting_is_waited_for(
     clock: FakeClock,
     threads: ThreadPoolExecutor,
 ) -> None:
-    first = other_directory.open_session("a", incarnation=ONE)
+    first = other_directory.open_publisher("a", incarnation=ONE)
     store.outages = ["no endpoint answers"]
-    waiting = threads.submit(directory.open_session, "a", incarnation=TWO, timeout=None)
-    clock.until_waiting(2)
+    waiting = threads.submit(directory.open_publisher, "a", incarnation=TWO, timeout=None)
+    clock.until_waiting(3)
     assert not waiting.done()
     first.close()
     waiting.result(30)
@@ -227,10 +229,10 @@ def test_a_store_that_is_away_all_the_time_is_the_error(
     threads: ThreadPoolExecutor,
 ) -> None:
     """Whether the holder lives is not known then."""
-    with other_directory.open_session("a", incarnation=ONE):
+    with other_directory.open_publisher("a", incarnation=ONE):
         store.outages = ["no endpoint answers"]
-        waiting = threads.submit(directory.open_session, "a", incarnation=TWO, timeout=None)
-        clock.until_waiting(2)
+        waiting = threads.submit(directory.open_publisher, "a", incarnation=TWO, timeout=None)
+        clock.until_waiting(3)
         clock.advance(60)
         with pytest.raises(StoreUnavailableError, match=r"'a'.*no endpoint answers"):
             waiting.result(30)
@@ -245,7 +247,7 @@ def test_after_an_outage_the_holder_gets_its_time_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An etcd that was restarted gives every lease its full TTL: the holder may be dead all the same."""
-    other_directory.open_session("a", incarnation=ONE, ttl=10)
+    other_directory.open_publisher("a", incarnation=ONE, ttl=10)
     watch, outages = store.watch, [Interrupted("etcd restarts"), Changed((), (), 0)]
 
     def watch_with_outage(key: str, *, after: int) -> Watch:
@@ -259,8 +261,8 @@ def test_after_an_outage_the_holder_gets_its_time_again(
         return watching
 
     monkeypatch.setattr(store, "watch", watch_with_outage)
-    waiting = threads.submit(directory.open_session, "a", incarnation=TWO, timeout=None)
-    clock.until_waiting(2)
+    waiting = threads.submit(directory.open_publisher, "a", incarnation=TWO, timeout=None)
+    clock.until_waiting(3)
     assert len(store.transactions) == 2  # it looked again
     clock.advance(12)
     with pytest.raises(AgentNameInUseError):
@@ -283,7 +285,7 @@ def test_a_lease_that_can_t_be_given_back_does_not_hide_why_the_claim_failed(
     monkeypatch.setattr(store, "grant", grant_once)
     store.faults.append(Fault.LOST_REQUEST)
     with pytest.raises(StoreUnavailableError):
-        directory.open_session("a", incarnation=ONE)
+        directory.open_publisher("a", incarnation=ONE)
 
 
 def test_a_history_that_is_gone_shows_the_holder_or_that_there_is_none(
@@ -295,15 +297,15 @@ def test_a_history_that_is_gone_shows_the_holder_or_that_there_is_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A watch that starts with a snapshot, as after a compaction."""
-    first = other_directory.open_session("a", incarnation=ONE)
+    first = other_directory.open_publisher("a", incarnation=ONE)
     watch = store.watch
 
     def watch_afresh(key: str, *, after: int) -> Watch:
         return watch(key)
 
     monkeypatch.setattr(store, "watch", watch_afresh)
-    waiting = threads.submit(directory.open_session, "a", incarnation=TWO, timeout=None)
-    clock.until_waiting(2)
+    waiting = threads.submit(directory.open_publisher, "a", incarnation=TWO, timeout=None)
+    clock.until_waiting(3)
     assert not waiting.done()
     first.close()
     waiting.result(30)
@@ -314,7 +316,7 @@ def test_one_of_many_gets_the_name(
 ) -> None:
     def claim(number: int) -> bool:
         try:
-            directory.open_session("a", incarnation=f"{number:032x}", timeout=0)
+            directory.open_publisher("a", incarnation=f"{number:032x}", timeout=0)
         except AgentNameInUseError:
             return False
         return True

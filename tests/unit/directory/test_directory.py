@@ -30,7 +30,7 @@ def test_names_are_of_ours_and_of_nixl_s_in_both_default_places(store: FaultySto
     directory, nixl = Directory(store, clock=clock), Directory(store, namespace=NIXL_NAMESPACE, clock=clock)
     assert directory.names() == []
     put(store, "/nixl/agents//real/", "/nixl/agents//real/metadata", "/nixl/agents/other/conn_info_1")
-    with directory.open_session("ours", incarnation=ONE) as ours, nixl.open_session("theirs", incarnation=TWO):
+    with directory.open_publisher("ours", incarnation=ONE) as ours, nixl.open_publisher("theirs", incarnation=TWO):
         ours.publish(b"1", catalog=b"c")
         ours.withdraw()  # its record stays
         assert directory.names() == nixl.names() == ["other", "ours", "real", "theirs"]
@@ -70,7 +70,7 @@ def test_presence_is_the_record_or_none(store: FaultyStore, clock: FakeClock) ->
     directory = Directory(store, clock=clock)
     nixl = Directory(store, namespace=NIXL_NAMESPACE, clock=clock)
     put(store, "/nixl/agents//real/")
-    with directory.open_session("ours", incarnation=ONE), nixl.open_session("theirs", incarnation=TWO):
+    with directory.open_publisher("ours", incarnation=ONE), nixl.open_publisher("theirs", incarnation=TWO):
         for name, incarnation in (("ours", ONE), ("theirs", TWO)):
             presence = directory.presence(name)
             assert presence is not None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trunkline.directory import Directory
+from trunkline.directory.event import NameConflict
 from trunkline.errors import (
     AgentNotFoundError,
     ConfigurationError,
@@ -15,6 +16,7 @@ from trunkline.errors import (
 from trunkline.metadata.key import NIXL_NAMESPACE
 from trunkline.store.contract import Delete, Put, Store, Transaction
 from trunkline.testing.faulty_store import Fault, FaultyStore
+from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
     import threading
@@ -37,7 +39,7 @@ def put(store: Store, key: str, value: bytes = b"") -> int:
 def test_what_is_there_is_fetched_in_one_transaction(
     store: FaultyStore, directory: Directory, publisher: Directory
 ) -> None:
-    session = publisher.open_session("a", incarnation=ONE, attributes={"role": "prefill"})
+    session = publisher.open_publisher("a", incarnation=ONE, attributes={"role": "prefill"})
     revision = session.publish(b"metadata", catalog=b"catalog")
     found = directory.fetch("a", timeout=0)
     assert len(store.transactions) == 1
@@ -47,12 +49,12 @@ def test_what_is_there_is_fetched_in_one_transaction(
     assert (found.presence.incarnation, found.presence.attributes) == (ONE, {"role": "prefill"})
 
 
-def test_a_label_is_fetched_without_the_catalog(directory: Directory, publisher: Directory) -> None:
-    session = publisher.open_session("a", incarnation=ONE)
+def test_a_label_is_fetched_with_the_catalog_of_the_agent(directory: Directory, publisher: Directory) -> None:
+    session = publisher.open_publisher("a", incarnation=ONE)
     session.publish(b"full", catalog=b"c")
     session.publish(b"part", label="part")
     found = directory.fetch("a", label="part", timeout=0)
-    assert (found.metadata, found.catalog) == (b"part", None)
+    assert (found.metadata, found.catalog) == (b"part", b"c")
     assert directory.fetch("a", timeout=0).catalog == b"c"
 
 
@@ -63,8 +65,8 @@ def test_who_waits_is_woken_by_the_publication_and_by_nothing_else(
     waiting = threads.submit(directory.fetch, "a")
     clock.until_waiting(1)
     with (
-        publisher.open_session("a", incarnation=ONE) as session,
-        publisher.open_session("ab", incarnation=TWO) as other,
+        publisher.open_publisher("a", incarnation=ONE) as session,
+        publisher.open_publisher("ab", incarnation=TWO) as other,
     ):
         other.publish(b"other")
         session.publish(b"part", label="part")
@@ -77,7 +79,7 @@ def test_who_waits_is_woken_by_the_publication_and_by_nothing_else(
 def test_what_is_published_between_the_look_and_the_watch_is_not_missed(
     store: FaultyStore, directory: Directory, publisher: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = publisher.open_session("a", incarnation=ONE)
+    session = publisher.open_publisher("a", incarnation=ONE)
     watch = store.watch
 
     def late(key: str, *, after: int, wake: threading.Event) -> object:
@@ -115,7 +117,7 @@ def test_a_trunkline_agent_comes_before_leavings_of_nixl_s_and_else_the_newer_wi
     put(store, "/nixl/agents//a/metadata", b"old")
     put(store, "/nixl/agents/a/metadata", b"new")
     assert directory.fetch("a", timeout=0).metadata == b"new"
-    with directory.open_session("a", incarnation=ONE) as session:
+    with directory.open_publisher("a", incarnation=ONE) as session:
         session.publish(b"ours")
         put(store, "/nixl/agents//a/metadata", b"newest")
         assert directory.fetch("a", timeout=0).metadata == b"ours"
@@ -125,12 +127,12 @@ def test_a_trunkline_agent_comes_before_leavings_of_nixl_s_and_else_the_newer_wi
 def test_a_dead_incarnation_is_passed_over(
     store: FaultyStore, directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
 ) -> None:
-    publisher.open_session("a", incarnation=ONE).publish(b"1")
+    publisher.open_publisher("a", incarnation=ONE).publish(b"1")
     with pytest.raises(AgentNotFoundError, match="incarnation 11111111, which is gone"):
         directory.fetch("a", timeout=0, except_incarnations=[ONE])
     waiting = threads.submit(directory.fetch, "a", except_incarnations=[ONE])
-    clock.until_waiting(2)
-    successor = publisher.open_session("a", incarnation=TWO, takeover=True)
+    clock.until_waiting(3)
+    successor = publisher.open_publisher("a", incarnation=TWO, takeover=True)
     successor.publish(b"2")
     assert waiting.result(30).metadata == b"2"
     assert len(store.transactions) == 2  # the two first looks: none for the deletion or the news
@@ -140,13 +142,15 @@ def test_metadata_that_does_not_fit_its_record_is_not_believed(
     store: FaultyStore, directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
 ) -> None:
     """As when a real NIXL agent starts under a live name."""
-    session = publisher.open_session("a", incarnation=ONE)
+    session = publisher.open_publisher("a", incarnation=ONE)
     session.publish(b"ours", catalog=b"c")
-    put(store, "/prod/a/metadata", b"nixl's")
+    with directory.watch() as watch:
+        put(store, "/prod/a/metadata", b"nixl's")
+        eventually(lambda: isinstance(watch.next(0), NameConflict))
     with pytest.raises(AgentNotFoundError, match="another program has written"):
         directory.fetch("a", timeout=0)
     waiting = threads.submit(directory.fetch, "a")
-    clock.until_waiting(2)
+    clock.until_waiting(3)
     session.publish(b"ours", catalog=b"c")
     assert waiting.result(30).metadata == b"ours"
     for catalog in (Put("/prod/.catalog/a", b"x"), Delete("/prod/.catalog/a")):
@@ -158,14 +162,14 @@ def test_metadata_that_does_not_fit_its_record_is_not_believed(
 def test_metadata_its_record_does_not_know_is_not_believed(
     store: FaultyStore, directory: Directory, publisher: Directory
 ) -> None:
-    publisher.open_session("a", incarnation=ONE)
+    publisher.open_publisher("a", incarnation=ONE)
     put(store, "/prod/a/metadata", b"left behind")
     with pytest.raises(AgentNotFoundError, match="does not know of it"):
         directory.fetch("a", timeout=0)
 
 
 def test_a_catalog_no_record_knows_is_nobody_s(store: FaultyStore, directory: Directory, publisher: Directory) -> None:
-    publisher.open_session("a", incarnation=ONE).publish(b"1")
+    publisher.open_publisher("a", incarnation=ONE).publish(b"1")
     put(store, "/prod/.catalog/a", b"left behind")
     assert directory.fetch("a", timeout=0).catalog is None
 
@@ -185,9 +189,9 @@ def test_nobody_in_time_names_similar_agents_and_where_it_looked(
 ) -> None:
     directory = Directory(store, clock=clock)
     put(store, "/nixl/agents//prefill-0/metadata")
-    with directory.open_session("prefill-1", incarnation=ONE):
+    with directory.open_publisher("prefill-1", incarnation=ONE):
         waiting = threads.submit(directory.fetch, "prefil-0", timeout=5)
-        clock.until_waiting(2)
+        clock.until_waiting(3)
         clock.advance(5)
         with pytest.raises(AgentNotFoundError) as caught:
             waiting.result(30)
@@ -199,11 +203,11 @@ def test_nobody_in_time_names_similar_agents_and_where_it_looked(
 def test_a_withdrawn_agent_is_waited_for_without_asking(
     store: FaultyStore, directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
 ) -> None:
-    session = publisher.open_session("a", incarnation=ONE)
+    session = publisher.open_publisher("a", incarnation=ONE)
     session.publish(b"1")
     session.withdraw()
     waiting = threads.submit(directory.fetch, "a")
-    clock.until_waiting(2)
+    clock.until_waiting(3)
     session.withdraw()
     session.publish(b"2")
     assert waiting.result(30).metadata == b"2"
@@ -216,7 +220,7 @@ def test_a_store_that_is_away_while_waiting_is_waited_for(
     store.outages = ["no endpoint answers"]
     waiting = threads.submit(directory.fetch, "a")
     clock.until_waiting(1)
-    with publisher.open_session("a", incarnation=ONE) as session:
+    with publisher.open_publisher("a", incarnation=ONE) as session:
         session.publish(b"1")
         assert waiting.result(30).metadata == b"1"
 

@@ -33,7 +33,7 @@ from trunkline.store.contract import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -76,6 +76,14 @@ class EtcdStore(Store):
     def url(self) -> str:
         """The endpoints, without credentials."""
         return self._client.config.url
+
+    @property
+    def identity(self) -> Hashable:
+        return self._client.config
+
+    def share(self) -> EtcdStore:
+        self._check_open()
+        return EtcdStore(open_client(self._client.config))
 
     def get(self, key: str, *, timeout: float | None) -> tuple[Entry | None, int]:
         self._check_open()

@@ -21,7 +21,7 @@ from trunkline.store.contract import (
 from trunkline.store.plugins.memory.server import Server, connect, disconnect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
     from types import TracebackType
 
 MIN_TTL = 2.0
@@ -58,6 +58,14 @@ class MemoryStore(Store):
     @property
     def url(self) -> str:
         return f"memory://{self._server.name}"
+
+    @property
+    def identity(self) -> Hashable:
+        return self._server
+
+    def share(self) -> MemoryStore:
+        with self._opened() as server:
+            return MemoryStore(connect(server.name, server.clock))
 
     def get(self, key: str, *, timeout: float | None) -> tuple[Entry | None, int]:
         del timeout

@@ -1,0 +1,347 @@
+"""Who is there: from what the store says of keys to what a watch tells of agents. No I/O, no clock, no threads.
+
+Theory of operation. ``_keys`` holds what the store is known to hold; a snapshot replaces the part of it that its source
+selects. From the keys of a name follows how its agent is *now* (:meth:`_current`); ``_shown`` is how it was last told.
+Every change of keys ends in comparing the two, and what differs becomes events, so that no order of store events and
+no gap between them can leave the tale wrong.
+
+An agent whose record is gone without a last word is *missing*. A second later it is settled what that means: if most
+agents went missing together, or the store was away, each becomes a *suspect* and has one TTL to come back; else it has
+left. Nobody leaves by expiry while the store is away.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trunkline.directory.event import (
+    DirectoryEvent,
+    LeaveReason,
+    PeerEvent,
+    PeerJoined,
+    PeerLeft,
+    PeerSuspect,
+    PeerUpdated,
+    StoreBack,
+    StoreLost,
+    Synced,
+)
+from trunkline.directory.view import AgentListing, DirectoryView
+from trunkline.errors import MetadataDecodeError
+from trunkline.metadata.key import agent_of, is_agent_name, places, presence_prefix
+from trunkline.metadata.presence import Presence, decode_presence
+from trunkline.store.contract import NO_LEASE, Entry, Interrupted, Snapshot, WatchEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_log = logging.getLogger(__name__)
+
+SETTLE = 1.0
+"""Seconds from an agent's record vanishing without a last word until it counts: a successor may claim the name, and
+many may vanish together."""
+
+MASS = 3
+"""How many agents have to go missing together before that is taken for the store's fault. (With two agents, one that
+dies is half of them.)"""
+
+TOMBSTONES = 4096
+"""How many deleted keys are remembered, against late news of them from a slower watch."""
+
+_MARKER = ""
+_PRESENCE = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key taken apart: ``part`` is the label, or the marker's empty one, or None for the presence record."""
+
+    place: str
+    agent: str
+    part: str | None
+
+
+@dataclass(slots=True)
+class _Shown:
+    """An agent that was told of.
+
+    Attributes:
+        listing: As it was last told.
+        due_at: When it is settled why it is missing, or when a suspect has left; None while its record is there.
+    """
+
+    listing: AgentListing
+    due_at: float | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether its record is gone, and what that means is open."""
+        return self.due_at is not None and not self.listing.is_suspect
+
+
+class Roster:
+    """The agents of one namespace. One thread at a time; times are those of any one monotonic clock.
+
+    Args:
+        namespace: The namespace; under the default one, NIXL's form of it counts too.
+        ttl: Seconds that are given to an agent whose record does not say its TTL.
+    """
+
+    def __init__(self, namespace: str, *, ttl: float = 30.0) -> None:
+        self._places = places(namespace)
+        self._ttl = ttl
+        self._keys: dict[str, tuple[_Key, Entry, Presence | None]] = {}
+        self._agents: dict[str, dict[str, None]] = {}  # the known keys of each agent
+        self._tombstones: dict[str, int] = {}
+        self._shown: dict[str, _Shown] = {}
+        self._revisions: dict[str, int] = {}  # of the latest event of each source
+        self._interrupted: set[str] = set()
+        self._lost_at = 0.0
+        self._back_at = float("-inf")
+
+    def apply(self, source: str, event: WatchEvent, now: float) -> list[DirectoryEvent]:
+        """Take in what a watch said.
+
+        Args:
+            source: What the watch selects: a prefix of keys.
+            event: What it said.
+            now: The time.
+        """
+        if isinstance(event, Interrupted):
+            return self._lose_store(source, event.reason, now)
+        events = self._find_store(source, now)
+        touched: dict[str, None] = {}
+        if isinstance(event, Snapshot):
+            self._take_snapshot(source, event, touched)
+        else:
+            for entry in event.put:
+                self._put(entry, touched)
+            for key in event.deleted:
+                self._delete(key, event.revision, touched)
+        self._revisions[source] = event.revision
+        for name in touched:
+            events.extend(self._compare(name, now))
+        return events
+
+    def forget(self, source: str, now: float) -> list[DirectoryEvent]:
+        """Drop what only this source told: its watch was closed."""
+        touched: dict[str, None] = {}
+        for key in [key for key in self._keys if key.startswith(source) and self._keys[key][0].part is not _PRESENCE]:
+            self._remove(key, touched)
+        self._revisions.pop(source, None)
+        events = self._find_store(source, now)
+        for name in touched:
+            events.extend(self._compare(name, now))
+        return events
+
+    def tick(self, now: float) -> list[DirectoryEvent]:
+        """Settle what is due."""
+        if self._interrupted:
+            return []
+        events: list[DirectoryEvent] = []
+        missing = [shown for shown in self._shown.values() if shown.is_missing]
+        if any(_is_due(shown, now) for shown in missing):
+            is_mass = len(missing) >= MASS and 2 * len(missing) > len(self._shown)
+            for shown in missing:
+                ttl = shown.listing.ttl or self._ttl
+                if is_mass or now < self._back_at + ttl:
+                    shown.listing = replace(shown.listing, is_suspect=True)
+                    shown.due_at = now + ttl
+                    events.append(PeerSuspect(shown.listing))
+                elif _is_due(shown, now):
+                    events.append(self._leave(shown, LeaveReason.EXPIRED))
+        suspects = [shown for shown in self._shown.values() if shown.listing.is_suspect and _is_due(shown, now)]
+        events.extend(self._leave(shown, LeaveReason.EXPIRED) for shown in suspects)
+        return events
+
+    def excuse(self, now: float) -> None:
+        """Note that the store was away in some other way than by an interruption: an agent here lost its lease."""
+        self._back_at = max(self._back_at, now)
+
+    @property
+    def next_due(self) -> float | None:
+        """When to call :meth:`tick` next."""
+        if self._interrupted:
+            return None
+        return min((shown.due_at for shown in self._shown.values() if shown.due_at is not None), default=None)
+
+    def has_heard(self, sources: Iterable[str]) -> bool:
+        """Return whether each of these sources has said what is there."""
+        return all(source in self._revisions for source in sources)
+
+    def events_so_far(self) -> list[PeerEvent]:
+        """Return what would have been told to somebody who had watched from the beginning and saw only what is left."""
+        events: list[PeerEvent] = []
+        for shown in self._shown.values():
+            events.append(PeerJoined(replace(shown.listing, is_suspect=False)))
+            if shown.listing.is_suspect:
+                events.append(PeerSuspect(shown.listing))
+        return events
+
+    def outage(self) -> StoreLost | None:
+        """Return the event of the outage that lasts, if one does."""
+        return StoreLost(self._outage) if self._interrupted else None
+
+    def view(self, sources: Iterable[str], now: float) -> DirectoryView:
+        """Return everybody, and how old that knowledge is."""
+        return DirectoryView(
+            {name: shown.listing for name, shown in self._shown.items()},
+            age=now - self._lost_at if self._interrupted else 0.0,
+            is_synced=self.has_heard(sources),
+        )
+
+    def _lose_store(self, source: str, reason: str, now: float) -> list[DirectoryEvent]:
+        was_known = bool(self._interrupted)
+        self._interrupted.add(source)
+        if was_known:
+            return []
+        self._lost_at, self._outage = now, reason
+        return [StoreLost(reason)]
+
+    def _find_store(self, source: str, now: float) -> list[DirectoryEvent]:
+        if source not in self._interrupted:
+            return []
+        self._interrupted.remove(source)
+        if self._interrupted:
+            return []
+        self._back_at = now
+        for shown in self._shown.values():
+            if shown.due_at is not None:
+                shown.due_at = now + (shown.listing.ttl or self._ttl)
+        return [StoreBack()]
+
+    def _take_snapshot(self, source: str, snapshot: Snapshot, touched: dict[str, None]) -> None:
+        is_other_history = snapshot.revision < self._revisions.get(source, 0)
+        if is_other_history:
+            self._tombstones.clear()
+        present = {entry.key for entry in snapshot.entries}
+        for key in [key for key in self._keys if key.startswith(source) and key not in present]:
+            if is_other_history or self._keys[key][1].mod_revision <= snapshot.revision:
+                self._remove(key, touched)
+        for entry in snapshot.entries:
+            if is_other_history and entry.key in self._keys:
+                self._remove(entry.key, touched)
+            self._put(entry, touched)
+
+    def _put(self, entry: Entry, touched: dict[str, None]) -> None:
+        parsed = self._parse(entry.key)
+        if parsed is None:
+            return
+        known = self._keys.get(entry.key)
+        latest = known[1].mod_revision if known else self._tombstones.get(entry.key, 0)
+        if entry.mod_revision <= latest:
+            return
+        presence = None
+        if parsed.part is _PRESENCE:
+            try:
+                presence = decode_presence(entry.value)
+            except MetadataDecodeError as error:
+                _log.warning("ignoring the record %s: %s", entry.key, error)
+                self._remove(entry.key, touched)
+                return
+        # Values other than records may be large, and are not looked at.
+        kept = entry if presence is not None else replace(entry, value=b"")
+        self._keys[entry.key] = (parsed, kept, presence)
+        self._agents.setdefault(parsed.agent, {})[entry.key] = None
+        touched[parsed.agent] = None
+
+    def _delete(self, key: str, revision: int, touched: dict[str, None]) -> None:
+        known = self._keys.get(key)
+        if known is not None and known[1].mod_revision <= revision:
+            self._remove(key, touched)
+        self._tombstones[key] = max(revision, self._tombstones.pop(key, 0))
+        if len(self._tombstones) > TOMBSTONES:
+            del self._tombstones[next(iter(self._tombstones))]
+
+    def _remove(self, key: str, touched: dict[str, None]) -> None:
+        known = self._keys.pop(key, None)
+        if known is None:
+            return
+        agent = known[0].agent
+        keys = self._agents[agent]
+        del keys[key]
+        if not keys:
+            del self._agents[agent]
+        touched[agent] = None
+
+    def _parse(self, key: str) -> _Key | None:
+        for place in self._places:
+            prefix = presence_prefix(place)
+            if key.startswith(prefix):
+                name = key.removeprefix(prefix)
+                return _Key(place, name, _PRESENCE) if is_agent_name(name) else None
+            agent = agent_of(place, key)
+            if agent is not None:
+                return _Key(place, agent, key.removeprefix(f"{place}/{agent}/"))
+        return None
+
+    def _current(self, name: str) -> AgentListing | None:
+        """Return how an agent is now; None if there is nothing of it to fetch."""
+        keys = [self._keys[key] for key in self._agents.get(name, ())]
+        records = [(entry.mod_revision, key.place, presence) for key, entry, presence in keys if presence is not None]
+        published = [record for record in records if record[2].is_published]
+        if published:
+            revision, place, presence = max(published, key=lambda record: record[0])
+            return AgentListing.of_presence(name, place, presence, revision)
+        if records:
+            return None
+        # NIXL gives its keys no lease: what has one is left over from an agent of ours whose record is gone already.
+        labels = {key: entry for key, entry, _ in keys if key.part and entry.lease == NO_LEASE}
+        if not labels:
+            return None
+        place = max(labels, key=lambda key: labels[key].mod_revision).place
+        marker = self._keys.get(f"{place}/{name}/")
+        return AgentListing(
+            name=name,
+            incarnation=str(marker[1].mod_revision if marker else 0),
+            labels={key.part: entry.mod_revision for key, entry in labels.items() if key.part and key.place == place},
+            revision=max(entry.mod_revision for entry in labels.values()),
+            namespace=place,
+            is_nixl=True,
+        )
+
+    def _compare(self, name: str, now: float) -> list[DirectoryEvent]:
+        """Return the events that lead from how an agent was told to how it is."""
+        shown, current = self._shown.get(name), self._current(name)
+        if current is None:
+            if shown is None:
+                return []
+            if shown.listing.is_nixl or any(self._keys[key][2] is not None for key in self._agents.get(name, ())):
+                return [self._leave(shown, LeaveReason.WITHDRAWN)]
+            if shown.due_at is None:
+                shown.due_at = now + SETTLE
+            return []
+        self._shown[name] = _Shown(current)
+        if shown is None:
+            return [PeerJoined(current)]
+        if shown.listing.incarnation != current.incarnation:
+            return [PeerLeft(shown.listing, LeaveReason.SUPERSEDED), PeerJoined(current)]
+        if shown.listing.is_suspect:
+            return [PeerJoined(current)]
+        return list(updates(shown.listing, current))
+
+    def _leave(self, shown: _Shown, reason: LeaveReason) -> PeerLeft:
+        del self._shown[shown.listing.name]
+        return PeerLeft(shown.listing, reason)
+
+
+def updates(before: AgentListing, now: AgentListing) -> list[PeerUpdated]:
+    """Return what changed between two listings of one incarnation."""
+    changed = [
+        PeerUpdated(now, label, generation)
+        for label, generation in now.labels.items()
+        if before.labels.get(label) != generation
+    ]
+    changed.extend(PeerUpdated(now, label) for label in before.labels if label not in now.labels)
+    if (before.attributes, before.state) != (now.attributes, now.state):
+        changed.append(PeerUpdated(now))
+    return changed
+
+
+def _is_due(shown: _Shown, now: float) -> bool:
+    return shown.due_at is not None and shown.due_at <= now
+
+
+SYNCED = Synced()

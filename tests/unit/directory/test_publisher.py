@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trunkline.errors import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineError,
+    StoreLimitError,
+    StoreUnavailableError,
+    SupersededError,
+)
+from trunkline.directory.event import NameConflict
+from trunkline.metadata.presence import Presence, content_record, decode_presence, encode_presence
+from trunkline.store.contract import Changed, Delete, Put, Transaction
+from trunkline.testing.faulty_store import Fault, FaultyStore
+from trunkline.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
+
+    from trunkline.directory import Directory, DirectoryWatch, Publisher
+    from trunkline.store.contract import Entry, Store, TransactionResult
+    from trunkline.testing.clock import FakeClock
+
+ONE, TWO = "1" * 32, "2" * 32
+
+
+@pytest.fixture
+def session(directory: Directory) -> Publisher:
+    return directory.open_publisher("a", incarnation=ONE)
+
+
+def keys(store: Store) -> dict[str, Entry]:
+    return {entry.key.removeprefix("/prod/"): entry for entry in store.list("/prod/", timeout=1).entries}
+
+
+def record(store: Store) -> Presence:
+    return decode_presence(keys(store)[".presence/a"].value)
+
+
+def changes(store: Store, after: int) -> list[tuple[set[str], set[str]]]:
+    """Return what each revision put and deleted."""
+    seen = []
+    with store.watch("/prod/", prefix=True, after=after) as watch:
+        while (event := watch.next(0)) is not None:
+            assert isinstance(event, Changed)
+            put = {entry.key.removeprefix("/prod/") for entry in event.put}
+            seen.append((put, {key.removeprefix("/prod/") for key in event.deleted}))
+    return seen
+
+
+def test_opening_puts_marker_and_record_on_one_lease_at_one_revision(store: FaultyStore, session: Publisher) -> None:
+    entries = keys(store)
+    assert set(entries) == {"a/", ".presence/a"}
+    assert {entry.lease for entry in entries.values()} == {store.leases[0].id}
+    assert len({entry.mod_revision for entry in entries.values()}) == 1
+    assert entries["a/"].value == b""
+    assert (session.name, session.incarnation, session.ttl, session.lost) == ("a", ONE, 30, None)
+
+
+def test_the_record_says_who_the_agent_is(store: FaultyStore, directory: Directory) -> None:
+    directory.open_publisher("a", incarnation=ONE, attributes={"role": "prefill"}, backends=["UCX"])
+    presence = record(store)
+    assert presence.incarnation == ONE
+    assert presence.attributes == {"role": "prefill"}
+    assert presence.backends == ("UCX",)
+    assert presence.software.startswith("trunkline")
+    assert presence.process.pid > 0
+    assert presence.labels == {}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"ttl": 1.9},
+        {"ttl": float("nan")},
+        {"ttl": float("inf")},
+        {"ttl": -1},
+        {"incarnation": "abc"},
+        {"attributes": {"": "x"}},
+        {"name": ".a"},
+        {"name": "a/b"},
+    ],
+)
+def test_what_can_t_be_opened_leaves_nothing(store: FaultyStore, directory: Directory, bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        directory.open_publisher(**{"name": "a", "incarnation": ONE, **bad})
+    assert keys(store) == {}
+    assert store.leases == []
+
+
+def test_publishing_is_one_transaction(store: FaultyStore, session: Publisher) -> None:
+    before = len(store.transactions)
+    revision = session.publish(b"metadata", catalog=b"catalog")
+    assert len(store.transactions) == before + 1
+    entries = keys(store)
+    assert {key: entry.value for key, entry in entries.items() if key != ".presence/a"} == {
+        "a/": b"",
+        "a/metadata": b"metadata",
+        ".catalog/a": b"catalog",
+    }
+    written = {key for key, entry in entries.items() if entry.mod_revision == revision}
+    assert written == {"a/metadata", ".catalog/a", ".presence/a"}
+    assert {entry.lease for entry in entries.values()} == {store.leases[0].id}
+    presence = record(store)
+    assert presence.labels["metadata"].describes(b"metadata")
+    assert presence.labels["metadata"].generation == 1
+    assert presence.catalog == content_record(b"catalog")
+
+
+def test_publishing_again_replaces_and_leaves_the_marker_alone(store: FaultyStore, session: Publisher) -> None:
+    first = session.publish(b"1", catalog=b"c")
+    session.publish(b"2")
+    assert changes(store, first) == [({"a/metadata", ".presence/a"}, {".catalog/a"})]
+    assert keys(store)["a/metadata"].value == b"2"
+    assert record(store).labels["metadata"].generation == 2
+    assert record(store).catalog is None
+
+
+def test_other_labels_stand_beside_the_full_metadata(store: FaultyStore, session: Publisher) -> None:
+    session.publish(b"full", catalog=b"c")
+    session.publish(b"part", label="part")
+    assert keys(store).keys() == {"a/", "a/metadata", "a/part", ".presence/a", ".catalog/a"}
+    assert [label.generation for label in record(store).labels.values()] == [1, 2]
+    session.publish(b"part", catalog=b"more", label="part")
+    assert keys(store)[".catalog/a"].value == b"more"
+    with pytest.raises(ConfigurationError, match="slash"):
+        session.publish(b"part", label="a/b")
+
+
+def test_there_is_an_end_to_labels(store: FaultyStore, session: Publisher) -> None:
+    for number in range(64):
+        session.publish(b"", label=f"label-{number}")
+    session.publish(b"again", label="label-7")
+    with pytest.raises(ConfigurationError, match="64"):
+        session.publish(b"", label="one-more")
+    session.withdraw()
+    assert keys(store).keys() == {".presence/a"}
+
+
+def test_withdrawing_deletes_all_but_the_record_and_the_marker_comes_back_later(
+    store: FaultyStore, session: Publisher
+) -> None:
+    start = session.publish(b"1", catalog=b"c")
+    session.publish(b"part", label="part")
+    session.withdraw()
+    session.withdraw()
+    session.publish(b"2")
+    session.publish(b"3")
+    assert changes(store, start)[1:] == [
+        ({".presence/a"}, {"a/", "a/metadata", "a/part", ".catalog/a"}),
+        ({"a/", "a/metadata", ".presence/a"}, set()),
+        ({"a/metadata", ".presence/a"}, set()),
+    ]
+    assert session.lost is None
+
+
+def test_withdrawing_one_label_leaves_the_others(store: FaultyStore, session: Publisher) -> None:
+    session.publish(b"full", catalog=b"c")
+    session.publish(b"part", label="part")
+    session.withdraw(label="part")
+    assert keys(store).keys() == {"a/", "a/metadata", ".presence/a", ".catalog/a"}
+    session.publish(b"part", label="part")
+    session.withdraw(label="metadata")
+    assert keys(store).keys() == {"a/", "a/part", ".presence/a", ".catalog/a"}
+    assert record(store).labels.keys() == {"part"}
+    session.withdraw(label="part")
+    assert keys(store).keys() == {".presence/a"}
+
+
+def test_a_publication_that_is_too_large_says_what_is(store: FaultyStore, session: Publisher) -> None:
+    before = len(store.transactions)
+    with pytest.raises(StoreLimitError, match=r"a/metadata 1000000 bytes, .*catalog/a 500000 bytes") as caught:
+        session.publish(bytes(1_000_000), catalog=bytes(500_000))
+    assert caught.value.context["size"] > 1_500_000
+    assert len(store.transactions) == before
+    session.publish(bytes(1_000_000), catalog=bytes(400_000))
+
+
+def conflicts(watch: DirectoryWatch) -> NameConflict:
+    """Return the next conflict a watch tells of."""
+    found: list[NameConflict] = []
+
+    def look() -> bool:
+        event = watch.next(0)
+        if isinstance(event, NameConflict):
+            found.append(event)
+        return bool(found)
+
+    eventually(look)
+    return found[0]
+
+
+def test_a_lost_lease_is_made_up_for_with_everything_and_nothing_to_load_again(
+    store: FaultyStore, session: Publisher, other_store: Store
+) -> None:
+    session.publish(b"full", catalog=b"c")
+    session.publish(b"part", label="part")
+    before, labels = keys(store), record(store).labels
+    assert other_store.revoke(store.leases[0].id, timeout=1)
+    eventually(lambda: session.sessions == 2)
+    eventually(lambda: session.lost is None)
+    after = keys(store)
+    assert {key: entry.value for key, entry in after.items()} == {key: entry.value for key, entry in before.items()}
+    assert {entry.lease for entry in after.values()} == {store.leases[1].id}
+    assert len({entry.mod_revision for entry in after.values()}) == 1
+    assert record(store).labels == labels
+    assert session.publish(b"full", catalog=b"c") == after["a/"].mod_revision
+
+
+def test_a_lost_lease_is_told(directory: Directory, store: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(ttl: float, **_: object) -> object:
+        raise StoreUnavailableError("away")
+
+    session = directory.open_publisher("a", incarnation=ONE, ttl=7)
+    monkeypatch.setattr(store, "grant", away)
+    store.revoke(store.leases[0].id, timeout=1)
+    eventually(lambda: session.lost)
+    assert session.lost is not None
+    assert "7 s" in session.lost
+    assert "lost" in repr(session)
+    with pytest.raises(StoreUnavailableError):
+        session.publish(b"1")
+    monkeypatch.undo()
+    session.publish(b"2")
+    assert session.lost is None
+    assert keys(store)["a/metadata"].value == b"2"
+
+
+def test_what_failed_for_the_store_is_made_up_for_when_it_is_back(
+    store: FaultyStore, session: Publisher, clock: FakeClock
+) -> None:
+    store.faults.append(Fault.LOST_REQUEST)
+    with pytest.raises(StoreUnavailableError):
+        session.publish(b"1")
+    assert "a/metadata" not in keys(store)
+    clock.advance(5)
+    eventually(lambda: "a/metadata" in keys(store))
+
+
+def test_what_can_never_be_published_is_not_tried_again(store: FaultyStore, session: Publisher) -> None:
+    session.publish(b"1")
+    with pytest.raises(StoreLimitError):
+        session.publish(bytes(2_000_000))
+    with pytest.raises(ConfigurationError):
+        session.update(attributes={"role": "x" * 300})
+    start = session.update(attributes={"role": "decode"})
+    assert keys(store)["a/metadata"].value == b"1"
+    assert changes(store, start) == []
+
+
+@pytest.mark.parametrize("gone", [[".presence/a"], ["a/"], ["a/metadata"], [".presence/a", "a/", "a/metadata"]])
+def test_keys_that_somebody_deletes_are_put_again_on_the_same_lease(
+    store: FaultyStore, session: Publisher, other_store: Store, gone: list[str]
+) -> None:
+    session.publish(b"1", catalog=b"c")
+    before = keys(store)
+    other_store.transact(Transaction((), tuple(Delete(f"/prod/{key}") for key in gone)), timeout=1)
+    eventually(lambda: keys(store).keys() == before.keys())
+    assert {entry.lease for entry in keys(store).values()} == {store.leases[0].id}
+    assert {key: entry.value for key, entry in keys(store).items()} == {k: e.value for k, e in before.items()}
+    assert len(store.leases) == 1
+
+
+def test_a_stranger_under_the_name_is_told_of_and_not_fought(
+    store: FaultyStore, directory: Directory, session: Publisher, other_store: Store
+) -> None:
+    """As when a real NIXL agent starts under a live name: it heeds no lease."""
+    session.publish(b"1")
+    with directory.watch() as watch:
+        start = other_store.transact(
+            Transaction((), (Put("/prod/a/", b""), Put("/prod/a/metadata", b"x"))), timeout=1
+        ).revision
+        assert {conflicts(watch).key, conflicts(watch).key} == {"/prod/a/", "/prod/a/metadata"}
+    assert session.lost is None
+    assert changes(store, start) == []
+    session.publish(b"1")
+    assert keys(store)["a/metadata"].value == b"1"
+    assert keys(store)["a/"].lease == 0
+
+
+def test_a_name_that_was_taken_while_the_lease_was_lost_is_lost_for_good(
+    store: FaultyStore, directory: Directory, session: Publisher, other_store: Store
+) -> None:
+    session.publish(b"1")
+    lease = other_store.grant(30, timeout=1)
+    record_of_two = encode_presence(Presence(incarnation=TWO))
+    with directory.watch() as watch:
+        other_store.revoke(store.leases[0].id, timeout=1)
+        other_store.transact(Transaction((), (Put("/prod/.presence/a", record_of_two, lease.id),)), timeout=1)
+        if not session.is_superseded:  # unless it was faster, and had the name again
+            assert conflicts(watch) == NameConflict("a", "/prod/.presence/a", is_lost=True)
+    with pytest.raises(SupersededError, match="took the name"):
+        session.publish(b"2")
+    assert session.is_superseded
+    assert decode_presence(keys(store)[".presence/a"].value).incarnation == TWO
+
+
+def test_nothing_new_costs_no_write(store: FaultyStore, session: Publisher) -> None:
+    revision = session.publish(b"1", catalog=b"c")
+    assert session.publish(b"1", catalog=b"c") == revision
+    assert session.publish(b"1", catalog=b"d") > revision
+    session.publish(b"part", label="part")
+    before = len(store.transactions)
+    session.publish(b"part", label="part")
+    session.update(attributes=session.attributes)
+    assert len(store.transactions) == before
+
+
+def test_attributes_and_state_are_one_put(store: FaultyStore, session: Publisher) -> None:
+    start = session.publish(b"1")
+    session.update(attributes={"role": "decode"}, state="draining")
+    assert changes(store, start) == [({".presence/a"}, set())]
+    assert record(store).attributes == session.attributes == {"role": "decode"}
+    assert record(store).state == session.state == "draining"
+    assert record(store).labels["metadata"].generation == 1
+    assert record(store).ttl == 30
+
+
+def test_labels_that_fit_alone_but_not_together_come_back_one_by_one(
+    store: FaultyStore, session: Publisher, other_store: Store
+) -> None:
+    session.publish(bytes(1_000_000))
+    session.publish(bytes(900_000), label="part")
+    other_store.revoke(store.leases[0].id, timeout=1)
+    eventually(lambda: session.sessions == 2)
+    assert {key: len(entry.value) for key, entry in keys(store).items() if key != ".presence/a"} == {
+        "a/": 0,
+        "a/metadata": 1_000_000,
+        "a/part": 900_000,
+    }
+
+
+def test_a_replaced_session_is_superseded(directory: Directory, store: FaultyStore, session: Publisher) -> None:
+    session.publish(b"1")
+    with directory.open_publisher("a", incarnation=TWO, takeover=True) as successor:
+        successor.publish(b"2")
+        with pytest.raises(SupersededError, match="took the name"):
+            session.publish(b"1")
+        with pytest.raises(SupersededError):
+            session.withdraw()
+        session.close()
+        assert keys(store)["a/metadata"].value == b"2"
+
+
+def test_after_a_lost_answer_the_truth_is_looked_up(store: FaultyStore, session: Publisher) -> None:
+    store.faults.append(Fault.LOST_ANSWER)
+    with pytest.raises(StoreUnavailableError):
+        session.publish(b"1", catalog=b"c")
+    assert keys(store)["a/metadata"].value == b"1"
+    session.publish(b"part", label="part")
+    presence = record(store)
+    assert presence.labels["metadata"].generation < presence.labels["part"].generation
+    assert presence.catalog == content_record(b"c")
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST_ANSWER, Fault.LOST_REQUEST])
+def test_the_marker_is_put_only_after_it_was_deleted(store: FaultyStore, session: Publisher, fault: Fault) -> None:
+    start = session.publish(b"1")
+    store.faults.append(fault)
+    with pytest.raises(StoreUnavailableError):
+        session.withdraw()
+    session.publish(b"2")
+    session.publish(b"3")
+    puts_and_deletes = [("a/" in put, "a/" in deleted) for put, deleted in changes(store, start)]
+    happened = [(False, True), (True, False)] if fault is Fault.LOST_ANSWER else [(False, False)]
+    assert puts_and_deletes == [*happened, (False, False)]
+
+
+def test_a_marker_that_was_sent_twice_is_put_once(store: FaultyStore, session: Publisher) -> None:
+    session.publish(b"1")
+    start = session.withdraw()
+    store.faults.append(Fault.REPEATED)
+    revision = session.publish(b"2")
+    assert [("a/" in put, "a/" in deleted) for put, deleted in changes(store, start)] == [(True, False)]
+    assert keys(store)["a/metadata"].mod_revision == revision
+    assert session.lost is None
+
+
+def test_a_marker_that_somebody_else_put_is_left_alone(
+    store: FaultyStore, session: Publisher, other_store: Store
+) -> None:
+    session.publish(b"1")
+    session.withdraw()
+    start = other_store.transact(Transaction((), (Put("/prod/a/", b""),)), timeout=1).revision
+    session.publish(b"2")
+    assert changes(store, start) == [({"a/metadata", ".presence/a"}, set())]
+    session.withdraw()
+    assert "a/" not in keys(store)
+
+
+def test_a_publication_sent_twice_counts_once(store: FaultyStore, session: Publisher) -> None:
+    store.faults.append(Fault.REPEATED)
+    session.publish(b"1")
+    assert record(store).labels["metadata"].generation == 1
+
+
+def test_closing_gives_the_name_up_with_word_that_it_was_meant(store: FaultyStore, session: Publisher) -> None:
+    start = session.publish(b"1", catalog=b"c")
+    session.close()
+    assert changes(store, start) == [
+        ({".presence/a"}, {"a/", "a/metadata", ".catalog/a"}),
+        (set(), {".presence/a"}),
+    ]
+    last = next(iter(store.transactions[-1].then[-1:]))
+    assert isinstance(last, Put)
+    assert decode_presence(last.value).state == "withdrawn"
+    session.close()
+    assert keys(store) == {}
+    with pytest.raises(ClosedError):
+        session.publish(b"1")
+    with pytest.raises(ClosedError):
+        session.withdraw()
+    assert session.lost is None
+    assert "closed" in repr(session)
+
+
+def test_many_threads_publish_one_after_the_other(
+    store: FaultyStore, session: Publisher, threads: ThreadPoolExecutor
+) -> None:
+    revisions = list(threads.map(lambda number: session.publish(b"", label=f"label-{number}"), range(16)))
+    assert len(set(revisions)) == 16
+    assert sorted(label.generation for label in record(store).labels.values()) == list(range(1, 17))
+
+
+def test_waiting_for_another_publication_has_an_end(
+    store: FaultyStore, session: Publisher, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    transact = store.transact
+
+    def slow(transaction: Transaction, *, timeout: float | None) -> TransactionResult:
+        entered.set()
+        assert go_on.wait(30)
+        return transact(transaction, timeout=timeout)
+
+    monkeypatch.setattr(store, "transact", slow)
+    first = threads.submit(session.publish, b"1")
+    assert entered.wait(30)
+    with pytest.raises(DeadlineError, match="'a'"):
+        session.publish(b"2", timeout=0)
+    go_on.set()
+    first.result(30)
