@@ -13,7 +13,7 @@
     │   └── MemoryInUseError          deregistering under a posted transfer
     ├── MetadataError
     │   ├── MetadataDecodeError       bytes that are not what they should be (also ValueError)
-    │   └── MetadataMismatchError     good bytes of another agent than asked for
+    │   └── MetadataMismatchError     good bytes of another agent, or at odds with what is known
     ├── StoreError
     │   ├── NoStoreError              the agent was made without a store
     │   ├── StoreUnavailableError     no endpoint answered in time (retryable, also ConnectionError)
@@ -139,7 +139,7 @@ class MetadataDecodeError(MetadataError, ValueError):
 
 
 class MetadataMismatchError(MetadataError):
-    """Valid metadata, but of another agent than asked for."""
+    """Valid metadata, but of another agent than asked for, or at odds with what is loaded of this one."""
 
 
 class StoreError(TrunklineError):

@@ -5,20 +5,27 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from trunkline.agent.tensor import LocalTensor, TensorGroup
 from trunkline.backend.contract import RemoteBackend
-from trunkline.errors import ConfigurationError, MemoryRegistrationError, NoBackendError, NotRegisteredError
+from trunkline.errors import (
+    ConfigurationError,
+    MemoryRegistrationError,
+    NoBackendError,
+    NotRegisteredError,
+    UnsupportedBufferError,
+)
 from trunkline.memory.buffer import Buffer, buffer_of
 from trunkline.memory.descriptor import DescriptorList
+from trunkline.memory.section import EMPTY, NO_SLOT, find_rows
 from trunkline.metadata.catalog import Catalog, TensorEntry, item_bits
 from trunkline.metadata.model import AgentMetadata, SectionMetadata
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Iterable, Sequence
 
     from trunkline.backend.contract import Backend, Slots
     from trunkline.memory.kind import MemoryKind
@@ -53,6 +60,12 @@ class Registration:
 
     def __repr__(self) -> str:
         return f"<Registration {self.name or self.number}: {self.nbytes:,} bytes>"
+
+
+MemoryPart: TypeAlias = LocalTensor | TensorGroup[LocalTensor] | Registration | DescriptorList
+"""What can be picked out of an agent's memory: what ``register`` returned, views of it, or ranges inside it."""
+
+_PART = (LocalTensor, TensorGroup, Registration, DescriptorList)
 
 
 class LocalMemory:
@@ -120,12 +133,12 @@ class LocalMemory:
         Raises:
             NotRegisteredError: It is not registered (any more).
         """
-        if isinstance(memory, TensorGroup):
-            number = next(view.registration for _, view in memory.items())
-        else:
-            number = memory.number if isinstance(memory, Registration) else memory.registration
+        view = next(view for _, view in memory.items()) if isinstance(memory, TensorGroup) else memory
+        number = view.number if isinstance(view, Registration) else view.registration
         registration = self._registrations.get(number)
-        if registration is None:
+        # Another agent has registrations of the same numbers.
+        is_ours = view is registration if isinstance(view, Registration) else view.agent == self._agent
+        if registration is None or not is_ours:
             raise NotRegisteredError(f"{memory!r} is not registered with agent {self._agent!r} (any more)")
         return registration
 
@@ -148,19 +161,49 @@ class LocalMemory:
         for (backend, _), slots in registration.slots.items():
             self._backends[backend].deregister(slots)
 
-    def metadata(self) -> AgentMetadata:
-        """Return what peers need to reach all of it."""
+    def metadata(
+        self, segments: MemoryPart | Sequence[MemoryPart] | None = None, *, connection_info: bool = True
+    ) -> AgentMetadata:
+        """Return what peers need to reach all of it, or a part of it.
+
+        Args:
+            segments: Which of it: whole registrations, by what ``register`` returned or any view of it, and the
+                registered segments that hold the ranges of descriptor lists. None for all of it.
+            connection_info: Whether to say how the agent is reached; a peer needs that once.
+
+        Raises:
+            ConfigurationError: Neither segments nor connection info.
+            NotRegisteredError: Something is not registered (any more).
+            UnsupportedBufferError: Something is not what ``register`` returned.
+        """
+        chosen = None
+        if segments is not None:
+            parts = [segments] if isinstance(segments, _PART) else list(segments)
+            if not parts and not connection_info:
+                raise ConfigurationError(
+                    f"metadata of agent {self._agent!r} with neither segments nor connection info would say nothing: "
+                    "pass segments=, or connection_info=True"
+                )
+            chosen = self._slots_of(parts)
         connections: dict[str, bytes] = {}
         sections: list[SectionMetadata] = []
         for name, backend in self._backends.items():
             if not isinstance(backend, RemoteBackend):
                 continue
-            connections[name] = backend.connection_info()
+            if connection_info:
+                connections[name] = backend.connection_info()
             for (owner, kind), table in self.section.tables.items():
-                if owner == name:
-                    # The same range registered twice is one segment to peers: NIXL refuses a second key for it.
-                    segments, rows = np.unique(table.segments, axis=0, return_index=True)
-                    sections.append(SectionMetadata(name, kind, segments, backend.remote_keys(table.slots[rows])))
+                if owner != name:
+                    continue
+                # The same range registered twice is one segment to peers: NIXL refuses a second key for it. The first
+                # registration's key stands for both in every part, so that labels agree.
+                ranges, rows = np.unique(table.segments, axis=0, return_index=True)
+                if chosen is not None:
+                    picked = np.isin(table.slots, chosen.get((owner, kind), EMPTY.slots))
+                    of_part = find_rows(ranges, np.unique(table.segments[picked], axis=0)) >= 0
+                    ranges, rows = ranges[of_part], rows[of_part]
+                if len(ranges):
+                    sections.append(SectionMetadata(name, kind, ranges, backend.remote_keys(table.slots[rows])))
         return AgentMetadata(self._agent, connections, tuple(sections))
 
     def catalog(self) -> Catalog:
@@ -177,6 +220,42 @@ class LocalMemory:
 
     def __len__(self) -> int:
         return len(self._registrations)
+
+    def _slots_of(self, parts: Iterable[MemoryPart]) -> dict[tuple[str, MemoryKind], Slots]:
+        """Return the registered segments that parts of the memory belong to, or lie in."""
+        found: dict[tuple[str, MemoryKind], list[Slots]] = {}
+        for part in parts:
+            for each in [self._covering(part)] if isinstance(part, DescriptorList) else self._registered(part):
+                for key, slots in each.items():
+                    found.setdefault(key, []).append(slots)
+        return {key: np.concatenate(slots) for key, slots in found.items()}
+
+    def _registered(self, part: Any) -> list[Mapping[tuple[str, MemoryKind], Slots]]:
+        views = [view for _, view in part.items()] if isinstance(part, TensorGroup) else [part]
+        for view in views:
+            if not isinstance(view, (LocalTensor, Registration)):
+                raise UnsupportedBufferError(
+                    f"segments= takes what register() returned, views of it, or DescriptorLists, "
+                    f"not a {type(view).__name__}"
+                )
+        return [registration.slots for registration in {self.find(view) for view in views}]
+
+    def _covering(self, descriptors: DescriptorList) -> dict[tuple[str, MemoryKind], Slots]:
+        rows = descriptors.expand().rows
+        found = {key: table.covering(rows) for key, table in self.section.tables.items() if key[1] is descriptors.kind}
+        is_missing = np.ones(len(rows), bool)
+        for slots in found.values():
+            is_missing &= slots == NO_SLOT
+        if is_missing.any():
+            address, length, device = rows[np.argmax(is_missing)].tolist()
+            raise NotRegisteredError(
+                f"{length} bytes of {descriptors.kind.name} at {address:#x}, device {device}, lie in no segment that "
+                f"agent {self._agent!r} has registered",
+                address=address,
+                length=length,
+                device=device,
+            )
+        return found
 
     def _check_names(self, name: str | None, entries: tuple[TensorEntry, ...]) -> None:
         """Refuse names that the catalog could not tell apart."""
@@ -247,8 +326,3 @@ def _descriptors(buffers: Any) -> tuple[DescriptorList, ...]:
     for buffer in buffers:
         rows.setdefault(buffer.kind, []).append((buffer.address, buffer.nbytes, buffer.device))
     return tuple(DescriptorList.of(kind, np.array(table, np.uint64)) for kind, table in rows.items())
-
-
-def rows_of(table: NDArray[np.uint64]) -> NDArray[np.void]:
-    """View N×3 rows as N opaque values, so that whole rows can be compared and searched."""
-    return np.ascontiguousarray(table).view([("", np.uint64)] * 3).reshape(-1).view(np.dtype((np.void, 24)))

@@ -106,6 +106,7 @@ class PreparedPair:
             local_table=self._engine.home.section.lookup(backend, near.kind),
             remote_table=self._target.section.lookup(backend, far.kind),
             peer=self._target.name,
+            former=self._target.former(backend, far.kind),
         )
         return self._engine.prepare(plan, self._target, notify=notify, deadline=deadline, tag=tag).post()
 

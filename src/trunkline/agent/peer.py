@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from trunkline.agent.remote_memory import RemoteMemory
 from trunkline.agent.tensor import RemoteTensor, TensorGroup
 from trunkline.clock import DEFAULT, Deadline, Timeout
-from trunkline.errors import DeadlineError, SegmentNotFoundError
+from trunkline.errors import DeadlineError, SegmentGoneError, SegmentNotFoundError
 from trunkline.metadata.catalog import Catalog, item_bits
 
 if TYPE_CHECKING:
     from trunkline.agent.record import PeerRecord
     from trunkline.memory.descriptor import DescriptorList
     from trunkline.memory.kind import MemoryKind
-    from trunkline.metadata.model import SectionMetadata
+    from trunkline.metadata.catalog import TensorEntry
     from trunkline.transfer.target import Target
+
+REMEMBERED_NAMES = 1 << 16
+"""How many names that a peer took back are remembered."""
 
 
 class Peer:
@@ -28,6 +32,7 @@ class Peer:
         name: Its name.
         incarnation: 32 hex digits that tell this process's agent from its predecessors; None for a NIXL agent.
         attributes: The attributes it published.
+        memory: The memory it offers, by label (for the agent).
     """
 
     def __init__(self, target: Target, record: PeerRecord, *, timeout: float | None) -> None:
@@ -36,20 +41,29 @@ class Peer:
         self.attributes = dict(record.attributes)
         self.target = target
         self.connections = dict(record.metadata.connections)
-        self.sections: dict[tuple[str, MemoryKind], SectionMetadata] = {}
-        self.catalog = record.catalog
+        self.memory = RemoteMemory(target)
+        self._former: dict[str, None] = {}  # names it took back, oldest first
+        self._offered = _by_name(record.catalog or Catalog())
         self._timeout = timeout
         self._gone = threading.Event()
 
     @property
     def catalog(self) -> Catalog:
-        """What the peer says of its memory by name; empty for a NIXL agent."""
-        return self._catalog
+        """What the peer says of all its memory by name, loaded or not; empty for a NIXL agent."""
+        return self._offered[0]
 
     @catalog.setter
     def catalog(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._entries = {entry.name: entry for entry in catalog.tensors}
+        (before, entries), now = self._offered, _by_name(catalog)
+        former = [name for name in [*self._former, *before.groups, *entries] if not _is_offered(name, now)]
+        # Known as former first, so that a name is never unknown in between.
+        self._former = dict.fromkeys(former[-REMEMBERED_NAMES:])
+        self._offered = now
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of its metadata that are loaded; what it offers is the union of them."""
+        return self.memory.labels
 
     @property
     def gone(self) -> str | None:
@@ -66,28 +80,36 @@ class Peer:
 
         Raises:
             SegmentNotFoundError: It offers none of that name.
+            SegmentGoneError: It did once, and took that memory back.
             PeerGoneError: The peer is gone.
         """
         self.target.check()
-        members = self._catalog.groups.get(name)
+        catalog, entries = self._offered
+        members = catalog.groups.get(name)
         if members is not None:
-            return TensorGroup(name, {member.removeprefix(f"{name}/"): self._view(member) for member in members})
-        if name not in self._entries:
-            offered = [*self._catalog.groups, *self._entries]
-            raise SegmentNotFoundError(
-                f"peer {self.name!r} offers no memory named {name!r}; it offers {offered[:8] or 'none by name'}",
+            views = {member.removeprefix(f"{name}/"): self._view(entries[member]) for member in members}
+            return TensorGroup(name, views)
+        if name in entries:
+            return self._view(entries[name])
+        offered = [*catalog.groups, *entries][:8] or "none by name"
+        if name in self._former:
+            raise SegmentGoneError(
+                f"peer {self.name!r} took the memory named {name!r} back; it offers {offered} now",
                 agent=self.name,
                 name=name,
             )
-        return self._view(name)
+        raise SegmentNotFoundError(
+            f"peer {self.name!r} offers no memory named {name!r}; it offers {offered}", agent=self.name, name=name
+        )
 
     def __contains__(self, name: object) -> bool:
-        return name in self._catalog.groups or name in self._entries
+        return _is_offered(name, self._offered)
 
     def keys(self) -> list[str]:
         """Return the names of groups and tensors it offers; members of groups are not listed."""
-        members = {member for group in self._catalog.groups.values() for member in group}
-        return [*self._catalog.groups, *(name for name in self._entries if name not in members)]
+        catalog, entries = self._offered
+        members = {member for group in catalog.groups.values() for member in group}
+        return [*catalog.groups, *(name for name in entries if name not in members)]
 
     def segments(self, kind: MemoryKind) -> DescriptorList:
         """Return the registered segments of one kind, for transfers by raw descriptors.
@@ -134,10 +156,9 @@ class Peer:
             self.target.gone = reason
         self._gone.set()
 
-    def _view(self, name: str) -> RemoteTensor:
-        entry = self._entries[name]
+    def _view(self, entry: TensorEntry) -> RemoteTensor:
         return RemoteTensor(
-            name=name,
+            name=entry.name,
             agent=self.name,
             kind=entry.kind,
             device=entry.device,
@@ -149,5 +170,14 @@ class Peer:
         )
 
     def __repr__(self) -> str:
-        state = f"gone: {self.gone}" if self.gone else f"{len(self._entries)} tensors"
+        state = f"gone: {self.gone}" if self.gone else f"{len(self.catalog.tensors)} tensors"
         return f"<Peer {self.name!r}, {state}>"
+
+
+def _by_name(catalog: Catalog) -> tuple[Catalog, dict[str, TensorEntry]]:
+    return catalog, {entry.name: entry for entry in catalog.tensors}
+
+
+def _is_offered(name: object, offered: tuple[Catalog, dict[str, TensorEntry]]) -> bool:
+    catalog, entries = offered
+    return name in catalog.groups or name in entries

@@ -6,9 +6,6 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from trunkline.agent.local_memory import rows_of
 from trunkline.agent.peer import Peer
 from trunkline.backend.contract import ConnectionInfo, RemoteBackend
 from trunkline.errors import (
@@ -19,14 +16,14 @@ from trunkline.errors import (
     TrunklineError,
     UnknownPeerError,
 )
+from trunkline.metadata.key import DEFAULT_LABEL
 from trunkline.transfer.target import Target
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Iterable
 
     from trunkline.agent.record import PeerRecord
     from trunkline.backend.contract import BackendPeer
-    from trunkline.metadata.model import SectionMetadata
     from trunkline.transfer.engine import Engine
 
 PROBE_TIMEOUT = 2.0
@@ -70,36 +67,47 @@ class Peers:
         return list(self._dead.get(name, ()))
 
     def load(self, engine: Engine, record: PeerRecord) -> Peer:
-        """Make a peer usable, or bring the loaded one up to date: unchanged segments are kept, new ones added,
-        those that are gone dropped. Another incarnation replaces the one that was loaded.
+        """Make a peer usable, or bring one label's part of the loaded one up to date: unchanged segments are kept, new
+        ones added, those that are gone dropped. What other labels brought stays. Another incarnation, or other
+        connection info, replaces the peer that was loaded, and all its labels.
+
+        All or nothing: what can't be loaded leaves things as they were.
 
         Raises:
-            MetadataMismatchError: It is this agent's own metadata.
+            MetadataMismatchError: It is this agent's own metadata, or has another remote key than another label for
+                the same range.
             MetadataDecodeError: Connection info or remote keys are not what they should be.
-            NoBackendError: There is no backend in common.
+            NoBackendError: The peer is not loaded, and the metadata has no connection info for a backend of ours.
         """
         metadata = record.metadata
         if metadata.agent == self._agent:
             raise MetadataMismatchError(f"agent {self._agent!r} can't load its own metadata as a peer")
         with self._lock:
             peer = self._peers.get(metadata.agent)
-            if peer is not None and (
-                peer.gone is not None
-                or peer.incarnation != record.incarnation
-                or any(peer.connections.get(name) != info for name, info in metadata.connections.items())
-            ):
-                self._replace(engine, peer)
-                peer = None
-            if peer is None:
-                peer = self._open(engine, record)
-            try:
-                _update_segments(peer, metadata.sections)
-            except BaseException:
-                self.unload(engine, metadata.agent, "its metadata could not be loaded")
-                raise
-            peer.catalog = record.catalog
-            peer.attributes = dict(record.attributes)
+            if peer is None or _is_another(peer, record):
+                return self._open(engine, record)
+            peer.memory.load(record.label, metadata.sections)
+            if record.catalog is not None:
+                peer.catalog = record.catalog
+            if record.incarnation is not None:
+                peer.attributes = dict(record.attributes)
             return peer
+
+    def drop_label(self, engine: Engine, name: str, label: str) -> bool:
+        """Take back what one label of a loaded peer offers, and return whether the peer has others.
+
+        If it was the last, the peer is unloaded as ``withdrawn``. A label that is not loaded changes nothing.
+
+        Raises:
+            UnknownPeerError: No peer of that name is loaded.
+        """
+        with self._lock:
+            peer = self.get(name)
+            if set(peer.labels) - {label}:
+                peer.memory.drop(label)
+                return True
+            self.unload(engine, name, "withdrawn")
+            return False
 
     def unload(self, engine: Engine, name: str, reason: str) -> None:
         """Forget a peer: what is posted to it ends now.
@@ -136,8 +144,7 @@ class Peers:
             self._peers.clear()
         for peer in peers:
             peer.bury(f"agent {self._agent!r} was closed")
-            for link in peer.target.links.values():
-                link.close()
+            _close_all(peer.target.links.values())
         for probe in probes:
             if probe is not threading.current_thread():
                 probe.join()
@@ -147,31 +154,43 @@ class Peers:
         return list(self._peers.values())
 
     def _open(self, engine: Engine, record: PeerRecord) -> Peer:
+        """Load a new peer, and only then let go of the one that it replaces."""
         metadata = record.metadata
-        target = Target(metadata.agent, hears_failures=record.incarnation is not None)
-        for name, info in metadata.connections.items():
-            backend = engine.backends.get(name)
-            if isinstance(backend, RemoteBackend):
-                target.links[name] = backend.load_peer(metadata.agent, ConnectionInfo(info))
-        if not target.links:
-            raise NoBackendError(
-                f"agent {self._agent!r} and peer {metadata.agent!r} have no backend in common: "
-                f"{list(engine.backends)} here, {list(metadata.connections)} there",
-                agent=metadata.agent,
-            )
-        peer = Peer(target, record, timeout=self._timeout)
+        links: dict[str, BackendPeer] = {}
+        try:
+            for name, info in metadata.connections.items():
+                backend = engine.backends.get(name)
+                if isinstance(backend, RemoteBackend):
+                    links[name] = backend.load_peer(metadata.agent, ConnectionInfo(info))
+            if not links:
+                raise self._no_backend(engine, record)
+            target = Target(metadata.agent, links, hears_failures=record.incarnation is not None)
+            peer = Peer(target, record, timeout=self._timeout)
+            peer.memory.load(record.label, metadata.sections)
+        except BaseException:
+            _close_all(links.values())
+            raise
+        before = self._peers.get(metadata.agent)
         self._peers[metadata.agent] = peer
+        if before is not None:
+            self._end(engine, before, "superseded by a new incarnation")
         return peer
 
-    def _replace(self, engine: Engine, peer: Peer) -> None:
-        del self._peers[peer.name]
-        self._end(engine, peer, "superseded by a new incarnation")
+    def _no_backend(self, engine: Engine, record: PeerRecord) -> NoBackendError:
+        name, there = record.metadata.agent, list(record.metadata.connections)
+        if record.label == DEFAULT_LABEL and there:
+            reason = f"agent {self._agent!r} and peer {name!r} have no backend in common"
+        else:
+            reason = (
+                f"peer {name!r} is not loaded, and what it published as {record.label!r} can't reach it: "
+                "fetch a label with connection info first"
+            )
+        return NoBackendError(f"{reason} ({list(engine.backends)} here, {there or 'none'} there)", agent=name)
 
     def _end(self, engine: Engine, peer: Peer, reason: str) -> None:
         peer.bury(reason)
         engine.forget_target(peer.target, reason)
-        for link in peer.target.links.values():
-            link.close()
+        _close_all(peer.target.links.values())
 
     def _probe(self, engine: Engine, peer: Peer, link: BackendPeer) -> None:
         reason = link.failure or "connection lost"
@@ -205,31 +224,16 @@ class Peers:
         engine.forget_target(peer.target, reason)
 
 
-def _update_segments(peer: Peer, sections: tuple[SectionMetadata, ...]) -> None:
-    """Bring a peer's segments in line with what its metadata says now; the same range under the same key is kept."""
-    target = peer.target
-    offered = {(section.backend, section.kind): section for section in sections if section.backend in target.links}
-    for key in set(peer.sections) | set(offered):
-        section, before = offered.get(key), peer.sections.get(key)
-        link, table = target.links[key[0]], target.section.lookup(*key)
-        kept = _unchanged(before, section)
-        stale = table.slots[~np.isin(rows_of(table.segments), kept)]
-        if len(stale):
-            target.section.remove(*key, stale)
-            link.unload_segments(stale)
-        if section is None:
-            del peer.sections[key]
-            continue
-        fresh = np.flatnonzero(~np.isin(rows_of(section.segments), kept))
-        if len(fresh):
-            slots = link.load_segments(section.kind, section.segments[fresh], section.keys.take(fresh))
-            target.section.add(*key, section.segments[fresh], slots)
-        peer.sections[key] = section
+def _is_another(peer: Peer, record: PeerRecord) -> bool:
+    """Whether a record is not of the incarnation that is loaded, or that one is gone.
+
+    Metadata that came alone doesn't say whose it is; its connection info does, where it has any.
+    """
+    if peer.gone is not None or record.incarnation not in (None, peer.incarnation):
+        return True
+    return any(peer.connections.get(name) != info for name, info in record.metadata.connections.items())
 
 
-def _unchanged(before: SectionMetadata | None, now: SectionMetadata | None) -> NDArray[np.void]:
-    """Return the rows that both have, with equal keys."""
-    if before is None or now is None:
-        return rows_of(np.empty((0, 3), np.uint64))
-    rows, old, new = np.intersect1d(rows_of(before.segments), rows_of(now.segments), return_indices=True)
-    return rows[before.keys.take(old).equal_rows(now.keys.take(new))]
+def _close_all(links: Iterable[BackendPeer]) -> None:
+    for link in links:
+        link.close()

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from trunkline.errors import MetadataMismatchError
 from trunkline.metadata.card import decode_card, is_card
-from trunkline.metadata.catalog import Catalog, decode_catalog
+from trunkline.metadata.catalog import decode_catalog
 from trunkline.metadata.codec import decode
+from trunkline.metadata.key import DEFAULT_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trunkline.directory.publication import Publication
+    from trunkline.metadata.catalog import Catalog
     from trunkline.metadata.model import AgentMetadata
 
 
@@ -22,16 +24,18 @@ class PeerRecord:
     """Decoded and consistent.
 
     Attributes:
-        metadata: How to reach the agent and its segments.
-        incarnation: Which run of the agent; None for NIXL's, which don't say.
-        catalog: Its memory by name; empty for NIXL's.
+        metadata: How to reach the agent, and its segments: all of them, or those of one label.
+        incarnation: Which run of the agent; None where its metadata came alone, as NIXL's does.
+        catalog: All its memory by name, whatever the label; None where nothing was said of it.
         attributes: What it says of itself.
+        label: The part of its metadata that this is.
     """
 
     metadata: AgentMetadata
     incarnation: str | None = None
-    catalog: Catalog = field(default_factory=Catalog)
+    catalog: Catalog | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    label: str = DEFAULT_LABEL
 
 
 def record_of_publication(publication: Publication) -> PeerRecord:
@@ -49,23 +53,27 @@ def record_of_publication(publication: Publication) -> PeerRecord:
         )
     presence = publication.presence
     if presence is None:
-        return PeerRecord(metadata)
-    catalog = Catalog() if publication.catalog is None else decode_catalog(publication.catalog)
-    return PeerRecord(metadata, presence.incarnation, catalog, presence.attributes)
+        return PeerRecord(metadata, label=publication.label)
+    catalog = None if publication.catalog is None else decode_catalog(publication.catalog)
+    return PeerRecord(metadata, presence.incarnation, catalog, presence.attributes, publication.label)
 
 
-def record_of_bytes(data: bytes) -> PeerRecord:
+def record_of_bytes(data: bytes, *, label: str = DEFAULT_LABEL) -> PeerRecord:
     """Decode a card, or the raw metadata of a NIXL agent; they are told apart by their first bytes.
+
+    Args:
+        data: What the application carried.
+        label: Which part of the agent's metadata it is; the bytes don't say.
 
     Raises:
         MetadataDecodeError: The bytes are neither.
         MetadataMismatchError: The card's agent and its metadata's differ.
     """
     if not is_card(data):
-        return PeerRecord(decode(data))
+        return PeerRecord(decode(data), label=label)
     card = decode_card(data)
     metadata = decode(card.metadata)
     if metadata.agent != card.agent:
         raise MetadataMismatchError(f"the card of {card.agent!r} holds the metadata of {metadata.agent!r}")
-    catalog = Catalog() if card.catalog is None else decode_catalog(card.catalog)
-    return PeerRecord(metadata, card.incarnation, catalog, card.attributes)
+    catalog = None if card.catalog is None else decode_catalog(card.catalog)
+    return PeerRecord(metadata, card.incarnation, catalog, card.attributes, label)

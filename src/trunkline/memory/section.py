@@ -70,8 +70,12 @@ class SegmentTable:
         if missing.any():
             slot = int(slots[np.argmax(missing)])
             raise NotRegisteredError(f"no segment has slot {slot}; {len(self)} are registered", slot=slot)
-        keep = ~np.isin(self.slots, slots)
-        return SegmentTable(self.segments[keep], self.slots[keep])
+        return self.exchange(slots, EMPTY.segments, EMPTY.slots)
+
+    def exchange(self, stale: Slots, segments: Rows, slots: Slots) -> SegmentTable:
+        """Return a table without the segments of the slots ``stale`` (those that are there), but with others."""
+        keep = ~np.isin(self.slots, stale)
+        return SegmentTable(np.concatenate([self.segments[keep], segments]), np.concatenate([self.slots[keep], slots]))
 
     def covering(self, rows: Rows) -> Slots:
         """Return for each range the slot of one segment that covers all of it, or -1 (``NO_SLOT``).
@@ -134,6 +138,13 @@ class Section:
         with self._lock:
             self._replace(backend, kind, self.lookup(backend, kind).remove(slots))
 
+    def exchange(self, backend: str, kind: MemoryKind, stale: Slots, segments: Rows, slots: Slots) -> None:
+        """Remove the segments of the slots ``stale`` (those that are there) and add others, as one change: no look-up
+        sees one without the other.
+        """
+        with self._lock:
+            self._replace(backend, kind, self.lookup(backend, kind).exchange(stale, segments, slots))
+
     def lookup(self, backend: str, kind: MemoryKind) -> SegmentTable:
         """Return the segments of one backend and kind (an empty table if there are none)."""
         return self._tables.get((backend, kind), EMPTY)
@@ -150,3 +161,24 @@ class Section:
     def __repr__(self) -> str:
         parts = ", ".join(f"{backend} {kind.name}: {len(table)}" for (backend, kind), table in self._tables.items())
         return f"<Section {parts or 'empty'}>"
+
+
+def find_rows(rows: Rows, table: Rows) -> NDArray[np.intp]:
+    """Return for each row where in the table the same row (all three numbers) stands, or -1.
+
+    Args:
+        rows: Shape (N, 3), no row twice.
+        table: Shape (M, 3), no row twice.
+    """
+    found = np.full(len(rows), -1, dtype=np.intp)
+    if not len(rows) or not len(table):
+        return found
+    if np.array_equal(rows, table):
+        return np.arange(len(rows))
+    both = np.concatenate([table, rows])
+    # The sort is stable: of two equal rows the table's comes first. On rows that are in order it is one cheap pass.
+    order = np.lexsort((both[:, 1], both[:, 0], both[:, 2]))
+    ordered = both[order]
+    first = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
+    found[order[first + 1] - len(table)] = order[first]
+    return found

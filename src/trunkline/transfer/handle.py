@@ -139,6 +139,8 @@ class TransferHandle:
         Raises:
             TransferStateError: It is still running.
             PeerGoneError: The peer is gone.
+            SegmentGoneError: The peer took memory of it back.
+            NotRegisteredError: This agent took memory of it back.
             ClosedError: The agent was closed.
         """
         target = self._target

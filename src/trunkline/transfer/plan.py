@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trunkline.backend.contract import Operation, Posting
-from trunkline.errors import DescriptorError, NotRegisteredError, SegmentNotFoundError, ShapeMismatchError
+from trunkline.errors import (
+    DescriptorError,
+    NotRegisteredError,
+    SegmentGoneError,
+    SegmentNotFoundError,
+    ShapeMismatchError,
+)
 from trunkline.memory.descriptor import DescriptorList, coalesce
 
 if TYPE_CHECKING:
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trunkline.backend.contract import Addresses, Slots
+    from trunkline.memory.descriptor import Rows
     from trunkline.memory.kind import MemoryKind
     from trunkline.memory.section import Section, SegmentTable
 
@@ -48,7 +55,7 @@ class TransferPlan:
 
         Raises:
             NotRegisteredError: A local block's memory was deregistered.
-            SegmentNotFoundError: The peer does not offer a remote block's memory any more.
+            SegmentGoneError: The peer does not offer a remote block's memory any more.
         """
         near = local.lookup(self.backend, self.kinds[0])
         far = remote.lookup(self.backend, self.kinds[1])
@@ -56,7 +63,7 @@ class TransferPlan:
         if near is not self.tables[0] and not _holds(near, posting.local_slot, posting.local_address, posting.length):
             raise NotRegisteredError("local memory of this transfer was deregistered: register it and plan it again")
         if far is not self.tables[1] and not _holds(far, posting.remote_slot, posting.remote_address, posting.length):
-            raise SegmentNotFoundError(
+            raise SegmentGoneError(
                 f"peer {peer!r} does not offer all memory of this transfer any more: plan it again", agent=peer
             )
 
@@ -76,6 +83,7 @@ def plan_transfer(
     local_table: SegmentTable,
     remote_table: SegmentTable,
     peer: str,
+    former: Rows | None = None,
     owner: Any = None,
 ) -> TransferPlan:
     """Check two lists against registered memory and each other, and coalesce them.
@@ -88,12 +96,14 @@ def plan_transfer(
         local_table: This agent's segments on that backend.
         remote_table: The peer's segments on that backend.
         peer: The peer's name, for messages.
+        former: Ranges that the peer offered once and took back, shape (N, 3).
         owner: Kept alive until the transfer is quiet.
 
     Raises:
         ShapeMismatchError: The lists differ in count, or two partners in length.
         NotRegisteredError: A local block is not inside one registered segment.
         SegmentNotFoundError: A remote block is not inside one segment that the peer offers.
+        SegmentGoneError: It was inside one that the peer took back.
         DescriptorError: Two destination blocks overlap.
     """
     near, far = local.expand().rows, remote.expand().rows
@@ -101,7 +111,11 @@ def plan_transfer(
     local_slot = local_table.covering(near)
     _check_covered(local_slot, near, NotRegisteredError, "local", "register it first (a block must lie in one segment)")
     remote_slot = remote_table.covering(far)
-    _check_covered(remote_slot, far, SegmentNotFoundError, f"peer {peer!r}'s", "it offers no segment that holds it")
+    if former is not None:
+        _check_not_gone(remote_slot, far, former, peer)
+    _check_covered(
+        remote_slot, far, SegmentNotFoundError, f"peer {peer!r}'s", "nothing that was loaded from it holds it"
+    )
     _check_overlap(near if operation is Operation.READ else far, "local" if operation is Operation.READ else "remote")
     (near, far), first_block = coalesce([near, far], [local_slot, remote_slot])
     posting = Posting(
@@ -161,15 +175,34 @@ def _check_covered(
 ) -> None:
     missing = slots < 0
     if missing.any():
-        row = int(np.argmax(missing))
-        address, length, device = (int(value) for value in rows[row])
-        raise error(
-            f"{whose} block {row} ({length} bytes at {address:#x}, device {device}) is not registered: {advice}",
-            block=row,
-            address=address,
-            length=length,
-            device=device,
-        )
+        raise _missing(error, int(np.argmax(missing)), rows, whose, f"is not registered: {advice}")
+
+
+def _check_not_gone(slots: NDArray[np.int32], rows: Rows, former: Rows, peer: str) -> None:
+    """Refuse a block of memory that was taken back; the first block that is missing decides."""
+    missing = slots < 0
+    if not missing.any():
+        return
+    block = int(np.argmax(missing))
+    address, length, device = rows[block]
+    start, size, its_device = former.T
+    # Neither sum passes 2^64: descriptors and segments were checked.
+    if ((its_device == device) & (start <= address) & (address + length <= start + size)).any():
+        what = "is not offered any more: the peer took that memory back; look up what it offers now"
+        raise _missing(SegmentGoneError, block, rows, f"peer {peer!r}'s", what)
+
+
+def _missing(
+    error: type[NotRegisteredError | SegmentNotFoundError], block: int, rows: Rows, whose: str, what: str
+) -> NotRegisteredError | SegmentNotFoundError:
+    address, length, device = rows[block].tolist()
+    return error(
+        f"{whose} block {block} ({length} bytes at {address:#x}, device {device}) {what}",
+        block=block,
+        address=address,
+        length=length,
+        device=device,
+    )
 
 
 def _check_overlap(destination: NDArray[np.uint64], side: str) -> None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trunkline.errors import PeerGoneError
-from trunkline.memory.section import Section
+from trunkline.memory.section import EMPTY, Section, find_rows
 
 if TYPE_CHECKING:
     from trunkline.backend.contract import BackendPeer
+    from trunkline.memory.descriptor import Rows
+    from trunkline.memory.kind import MemoryKind
+
+REMEMBERED_RANGES = 1 << 16
+"""How many ranges that a peer took back are remembered, for each backend and kind of memory."""
 
 
 @dataclass(slots=True, eq=False)
@@ -19,7 +26,7 @@ class Target:
     Attributes:
         name: The peer's name.
         links: The backends' sides of this peer, by backend name.
-        section: Its segments; replaced as a whole when they change.
+        section: Its segments.
         hears_failures: Whether it understands news of failed transfers (a Trunkline agent does, NIXL's does not).
         gone: Why it can't be used any more, or None.
     """
@@ -29,6 +36,20 @@ class Target:
     section: Section = field(default_factory=Section)
     hears_failures: bool = False
     gone: str | None = None
+    _former: dict[tuple[str, MemoryKind], Rows] = field(default_factory=dict)
+
+    def former(self, backend: str, kind: MemoryKind) -> Rows:
+        """Return the ranges that it offered once and does not offer any more, oldest first; shape (N, 3)."""
+        return self._former.get((backend, kind), EMPTY.segments)
+
+    def remember(self, backend: str, kind: MemoryKind, taken_back: Rows, *, offered: Rows) -> None:
+        """Remember the latest ranges that were taken back, and forget those that are offered again.
+
+        One caller at a time; :meth:`former` may be called meanwhile.
+        """
+        former = self.former(backend, kind)
+        kept = former[find_rows(former, offered) < 0]
+        self._former = {**self._former, (backend, kind): np.concatenate([kept, taken_back])[-REMEMBERED_RANGES:]}
 
     def check(self) -> None:
         """Raise PeerGoneError if the peer is gone."""

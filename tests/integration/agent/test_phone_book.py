@@ -17,7 +17,7 @@ from trunkline.errors import (
     MemoryRegistrationError,
     NotRegisteredError,
     PeerGoneError,
-    SegmentNotFoundError,
+    SegmentGoneError,
     StoreUnavailableError,
 )
 
@@ -58,11 +58,11 @@ def test_fetching_again_takes_over_exactly_the_difference(pair: Pair) -> None:
     assert mine.tolist() == [1] * 64
     pair.decode.read(peer["added"], into=local).wait()
     assert mine.tolist() == [3] * 64
-    with pytest.raises(SegmentNotFoundError, match="offers no memory named 'dropped'"):
+    with pytest.raises(SegmentGoneError, match="took the memory named 'dropped' back"):
         peer["dropped"]
     there = DescriptorList.of(MemoryKind.DRAM, [(dropped.ctypes.data, 64, 0)])
     here = DescriptorList.of(MemoryKind.DRAM, [(mine.ctypes.data, 64, 0)])
-    with pytest.raises(SegmentNotFoundError, match="is not registered"):
+    with pytest.raises(SegmentGoneError, match="took that memory back"):
         pair.decode.read(there, into=here, peer=peer)
 
 

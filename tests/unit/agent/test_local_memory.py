@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -8,7 +8,12 @@ import pytest
 from trunkline import Agent, DescriptorList, MemoryKind, Registration
 from trunkline.agent.local_memory import LocalMemory
 from trunkline.backend.plugins.loopback import LoopbackBackend
-from trunkline.errors import MemoryRegistrationError, NotRegisteredError
+from trunkline.errors import (
+    ConfigurationError,
+    MemoryRegistrationError,
+    NotRegisteredError,
+    UnsupportedBufferError,
+)
 from trunkline.memory.section import Section
 from trunkline.testing.stepped import SteppedBackend
 
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trunkline.backend.contract import Slots
+    from trunkline.metadata.model import AgentMetadata
 
 DRAM = MemoryKind.DRAM
 
@@ -83,6 +89,104 @@ def test_raw_segments_have_no_name(memory: LocalMemory) -> None:
     assert registration.nbytes == 32
     assert memory.catalog().tensors == ()
     assert memory.find(registration) is registration
+
+
+class Parts:
+    """A group of two layers, a tensor, and raw segments."""
+
+    def __init__(self, memory: LocalMemory) -> None:
+        self.layers = {key: np.zeros((4, 8), np.float32) for key in ("0", "1")}
+        self.flags = np.zeros(16, np.uint8)
+        self.raw = np.zeros(64, np.uint8)
+        at = self.raw.ctypes.data
+        self.group: Any = memory.register(self.layers, name="kv", kind=None)
+        self.tensor: Any = memory.register(self.flags, name="flags", kind=None)
+        self.rows = DescriptorList.of(DRAM, [(at, 16, 0), (at + 32, 16, 0)])
+        self.registration: Any = memory.register(self.rows, name=None, kind=None)
+
+    @property
+    def layer_starts(self) -> set[int]:
+        return {layer.ctypes.data for layer in self.layers.values()}
+
+
+def starts_of(metadata: AgentMetadata) -> set[int]:
+    return {start for section in metadata.sections for start in section.segments[:, 0].tolist()}
+
+
+def test_a_part_of_it_is_whole_registrations(memory: LocalMemory) -> None:
+    parts = Parts(memory)
+    flags, raw = parts.flags.ctypes.data, parts.raw.ctypes.data
+    for segments, expected in [
+        ([parts.tensor], {flags}),
+        ([parts.tensor[3:5]], {flags}),
+        (parts.tensor, {flags}),
+        ([parts.group], parts.layer_starts),
+        ([parts.group[[2, 0]]], parts.layer_starts),
+        ([parts.group["1"]], parts.layer_starts),
+        ([parts.registration, parts.tensor, parts.tensor], {flags, raw, raw + 32}),
+        ([DescriptorList.of(DRAM, [(raw + 40, 8, 0)])], {raw + 32}),
+        ([DescriptorList.of(DRAM, [(raw, 4, 0, 8, 2), (flags, 1, 0, 0, 1)])], {raw, flags}),
+        (None, {flags, raw, raw + 32, *parts.layer_starts}),
+        ([], set()),
+    ]:
+        metadata = memory.metadata(segments)
+        assert starts_of(metadata) == expected
+        assert metadata.connections == {"STEPPED": b"stepped"}
+    assert len(memory.catalog().tensors) == 3  # of the agent, whatever the part
+
+
+def test_connection_info_can_be_left_out(memory: LocalMemory) -> None:
+    parts = Parts(memory)
+    metadata = memory.metadata([parts.tensor], connection_info=False)
+    assert (metadata.connections, len(metadata.sections)) == ({}, 1)
+    assert len(memory.metadata(connection_info=False).sections[0].segments) == 5
+    with pytest.raises(ConfigurationError, match="neither segments nor connection info"):
+        memory.metadata([], connection_info=False)
+
+
+def test_a_part_that_is_not_registered(memory: LocalMemory) -> None:
+    parts = Parts(memory)
+    start = parts.raw.ctypes.data
+    for missing in ((start + 8, 16, 0), (start, 8, 1)):
+        with pytest.raises(NotRegisteredError, match="lie in no segment that agent 'a' has registered"):
+            memory.metadata([DescriptorList.of(DRAM, [(start, 8, 0), missing])])
+    memory.hide(memory.find(parts.tensor))
+    with pytest.raises(NotRegisteredError, match="is not registered with agent 'a'"):
+        memory.metadata([parts.group, parts.tensor])
+    wrong: Any
+    for wrong in (parts.flags, "kv", (start, 16, 0)):
+        with pytest.raises(UnsupportedBufferError, match=r"takes what register\(\) returned"):
+            memory.metadata([wrong])
+
+
+def test_what_another_agent_registered_is_not_ours(memory: LocalMemory) -> None:
+    ours = Parts(memory)
+    backend = SteppedBackend("b")
+    theirs = Parts(LocalMemory("b", {backend.name: backend}, Section()))
+    assert theirs.tensor.registration == ours.tensor.registration
+    for part in (theirs.tensor, theirs.group, theirs.registration):
+        with pytest.raises(NotRegisteredError, match="is not registered with agent 'a'"):
+            memory.find(part)
+    backend.close()
+
+
+def test_parts_agree_on_the_key_of_a_range_that_is_registered_twice(memory: LocalMemory) -> None:
+    array = np.zeros(64, np.uint8)
+    first, second = (memory.register(array, name=name, kind=None) for name in ("a", "b"))
+    whole, *parts = (list(memory.metadata(each).sections[0].keys) for each in (None, first, second))
+    assert len(whole) == 1
+    assert parts == [whole, whole]
+    memory.hide(memory.find(first))
+    assert memory.metadata([second]).sections[0].segments.tolist() == [[array.ctypes.data, 64, 0]]
+
+
+def test_memory_that_no_peer_can_reach_is_in_no_part() -> None:
+    backend = LoopbackBackend("a")
+    memory = LocalMemory("a", {backend.name: backend}, Section())
+    array = np.zeros(64, np.uint8)
+    view = memory.register(array, name="a", kind=None)
+    for part in (view, DescriptorList.of(DRAM, [(array.ctypes.data, 8, 0)])):
+        assert memory.metadata([part]).sections == ()
 
 
 def test_a_backend_that_refuses_leaves_nothing_behind() -> None:

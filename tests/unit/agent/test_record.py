@@ -5,10 +5,12 @@ import pytest
 from trunkline.agent.record import record_of_bytes, record_of_publication
 from trunkline.directory.publication import Publication
 from trunkline.errors import MetadataDecodeError, MetadataMismatchError
+from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.card import Card, encode_card
-from trunkline.metadata.catalog import Catalog
+from trunkline.metadata.catalog import Catalog, TensorEntry, encode_catalog
 from trunkline.metadata.codec import encode
 from trunkline.metadata.model import AgentMetadata
+from trunkline.metadata.presence import Presence
 
 METADATA = encode(AgentMetadata("prefill-0", {"UCX": b"address"}))
 
@@ -21,7 +23,12 @@ def test_a_card_and_raw_metadata_are_told_apart() -> None:
     full, raw = record_of_bytes(card("prefill-0")), record_of_bytes(METADATA)
     assert full.metadata.agent == raw.metadata.agent == "prefill-0"
     assert (full.incarnation, full.attributes) == ("0" * 32, {"role": "prefill"})
-    assert (raw.incarnation, raw.attributes, raw.catalog) == (None, {}, Catalog())
+    assert (raw.incarnation, raw.attributes, raw.catalog) == (None, {}, None)
+    assert (full.label, raw.label) == ("metadata", "metadata")
+
+
+def test_bytes_can_be_one_label_of_several() -> None:
+    assert record_of_bytes(METADATA, label="x").label == record_of_bytes(card("prefill-0"), label="x").label == "x"
 
 
 def test_a_card_with_another_agents_metadata() -> None:
@@ -37,7 +44,16 @@ def test_a_publication_under_another_name() -> None:
 
 def test_a_publication_of_nixl_has_no_incarnation() -> None:
     record = record_of_publication(Publication("prefill-0", "metadata", METADATA, None, None, 1))
-    assert record.incarnation is None
+    assert (record.incarnation, record.catalog, record.label) == (None, None, "metadata")
+
+
+def test_a_publication_of_any_label_may_bring_the_catalog() -> None:
+    presence = Presence(incarnation="1" * 32, attributes={"role": "prefill"})
+    offered = Catalog((TensorEntry("kv", MemoryKind.DRAM, "U8", (8,), 4096, 8, 0),))
+    record = record_of_publication(Publication("prefill-0", "x", METADATA, encode_catalog(offered), presence, 1))
+    assert (record.incarnation, record.catalog, record.label) == ("1" * 32, offered, "x")
+    assert record.attributes == {"role": "prefill"}
+    assert record_of_publication(Publication("prefill-0", "x", METADATA, None, presence, 1)).catalog is None
 
 
 @pytest.mark.parametrize("data", [b"", b"nixlSerDes|", METADATA[:-1], card("prefill-0")[:-1]])

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from trunkline.errors import NotRegisteredError
 from trunkline.memory.kind import MemoryKind
-from trunkline.memory.section import EMPTY, NO_SLOT, Section, SegmentTable
+from trunkline.memory.section import EMPTY, NO_SLOT, Section, SegmentTable, find_rows
 
 if TYPE_CHECKING:
+    from random import Random
+
     from numpy.typing import NDArray
 
 Row = tuple[int, int, int]
@@ -97,6 +99,11 @@ class TestTable:
         table = table_of([(0, 10, 0), (0, 10, 0)]).remove(slots(100))
         assert table.covering(rows((0, 10, 0))).tolist() == [101]
 
+    def test_an_exchange_passes_over_what_is_not_there(self) -> None:
+        table = table_of([(0, 10, 0), (20, 10, 0)]).exchange(slots(100, 8), rows((5, 10, 0)), slots(7))
+        assert table.segments.tolist() == [[5, 10, 0], [20, 10, 0]]
+        assert table.slots.tolist() == [7, 101]
+
 
 class TestSection:
     def test_tables_are_kept_apart_by_backend_and_kind(self) -> None:
@@ -125,6 +132,22 @@ class TestSection:
             section.remove("UCX", MemoryKind.DRAM, slots(1, 2))
         assert section.lookup("UCX", MemoryKind.DRAM).slots.tolist() == [1]
 
+    def test_an_exchange_is_one_change(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        section = Section()
+        section.add("UCX", MemoryKind.DRAM, rows((0, 10, 0)), slots(1))
+        changes: list[list[int]] = []
+        replace = Section._replace
+
+        def record(self: Section, backend: str, kind: MemoryKind, table: SegmentTable) -> None:
+            changes.append(table.slots.tolist())
+            replace(self, backend, kind, table)
+
+        monkeypatch.setattr(Section, "_replace", record)
+        section.exchange("UCX", MemoryKind.DRAM, slots(1), rows((0, 10, 0)), slots(2))
+        assert changes == [[2]]
+        section.exchange("UCX", MemoryKind.DRAM, slots(2), rows(), slots())
+        assert not section.tables
+
     def test_threads_lose_no_change(self) -> None:
         section = Section()
 
@@ -138,3 +161,14 @@ class TestSection:
         for thread in threads:
             thread.join()
         assert len(section.lookup("UCX", MemoryKind.DRAM)) == 200
+
+
+class TestFindRows:
+    @given(st.lists(small, max_size=12, unique=True), st.lists(small, max_size=12, unique=True), st.randoms())
+    def test_finds_each_row_where_it_stands(self, table: list[Row], wanted: list[Row], random: Random) -> None:
+        wanted = [*wanted, *(row for row in table if row not in wanted and random.random() < 0.5)]
+        found = find_rows(rows(*wanted), rows(*table))
+        assert found.tolist() == [table.index(row) if row in table else -1 for row in wanted]
+
+    def test_the_same_rows_stand_where_they_stand(self) -> None:
+        assert find_rows(rows((5, 1, 0), (3, 1, 0)), rows((5, 1, 0), (3, 1, 0))).tolist() == [0, 1]

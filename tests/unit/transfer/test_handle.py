@@ -16,7 +16,7 @@ from trunkline.errors import (
     DeadlineError,
     NotRegisteredError,
     PeerGoneError,
-    SegmentNotFoundError,
+    SegmentGoneError,
     TransferCancelledError,
     TransferDeadlineError,
     TransferError,
@@ -351,7 +351,7 @@ def test_memory_that_the_peer_withdrew_is_not_used_again(bench: Bench) -> None:
     handle.wait()
     table = bench.target.section.lookup(bench.backend.name, DRAM)
     bench.target.section.remove(bench.backend.name, DRAM, table.slots)
-    with pytest.raises(SegmentNotFoundError, match="does not offer"):
+    with pytest.raises(SegmentGoneError, match="does not offer"):
         handle.post()
     bench.target.section.add(bench.backend.name, DRAM, table.segments, table.slots)
     assert handle.post().state is State.POSTED

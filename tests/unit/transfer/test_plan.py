@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.backend.contract import Operation
-from trunkline.errors import DescriptorError, NotRegisteredError, SegmentNotFoundError, ShapeMismatchError
+from trunkline.errors import (
+    DescriptorError,
+    NotRegisteredError,
+    SegmentGoneError,
+    SegmentNotFoundError,
+    ShapeMismatchError,
+)
 from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
 from trunkline.memory.section import SegmentTable
@@ -132,6 +138,37 @@ def test_a_remote_block_outside_what_the_peer_offers() -> None:
         plan(blocks([(LOCAL, 8, 0)]), blocks([(REMOTE + SIZE, 8, 0)]))
     assert isinstance(caught.value, LookupError)
     assert isinstance(caught.value, ValueError)
+
+
+FORMER = [(REMOTE, SIZE, 1), (REMOTE + 2 * SIZE, 64, 0), (REMOTE + 2 * SIZE + 64, 64, 0)]
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 64), (63, 1), (64, 64), (72, 8)])
+def test_a_remote_block_of_memory_that_the_peer_took_back(offset: int, length: int) -> None:
+    gone = (REMOTE + 2 * SIZE + offset, length, 0)
+    with pytest.raises(SegmentGoneError, match=r"'decode-0''s block 1 .*took that memory back") as caught:
+        plan(
+            blocks([(LOCAL, 8, 0), (LOCAL + 8, length, 0)]),
+            blocks([(REMOTE, 8, 0), gone]),
+            former=np.array(FORMER, np.uint64),
+        )
+    assert (caught.value.context["block"], caught.value.context["address"]) == (1, gone[0])
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, 2), (63, 2), (128, 1), (SIZE, 1)])
+def test_a_remote_block_beside_memory_that_the_peer_took_back_was_never_offered(offset: int, length: int) -> None:
+    with pytest.raises(SegmentNotFoundError, match="is not registered") as caught:
+        plan(
+            blocks([(LOCAL, length, 0)]),
+            blocks([(REMOTE + 2 * SIZE + offset, length, 0)]),
+            former=np.array(FORMER, np.uint64),
+        )
+    assert not isinstance(caught.value, SegmentGoneError)
+
+
+def test_memory_that_was_taken_back_and_is_offered_again() -> None:
+    former = np.array([(REMOTE, SIZE, 0)], np.uint64)
+    assert plan(blocks([(LOCAL, 8, 0)]), blocks([(REMOTE, 8, 0)]), former=former).block_count == 1
 
 
 @pytest.mark.parametrize("operation", list(Operation))
