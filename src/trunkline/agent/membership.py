@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trunkline.directory.directory import Directory
 from trunkline.errors import DeadlineError, TrunklineError
+from trunkline.metadata.key import MetadataKey, places
 from trunkline.store.registry import open_store
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Membership:
     ) -> None:
         self._name = name
         self._clock = clock
+        self._namespace = namespace
+        self._followed: set[str] = set()  # NIXL's own agents, whose keys are watched one by one
         self._turn = threading.Lock()  # so that what is published last is the latest; held while the store works
         with contextlib.ExitStack() as cleanup:
             opened = cleanup.enter_context(open_store(store)) if isinstance(store, str) else store
@@ -94,6 +97,20 @@ class Membership:
         return self._directory.fetch(
             name, label=label, timeout=deadline.remaining(), except_incarnations=except_incarnations
         )
+
+    def follow_nixl(self, name: str) -> None:
+        """Have the observer tell of one of NIXL's own agents. Idempotent."""
+        if name not in self._followed:
+            self._followed.add(name)
+            for place in places(self._namespace):
+                self.observer.follow(MetadataKey(place, name).agent_prefix)
+
+    def unfollow_nixl(self, name: str) -> None:
+        """Undo :meth:`follow_nixl`. Idempotent."""
+        if name in self._followed:
+            self._followed.remove(name)
+            for place in places(self._namespace):
+                self.observer.unfollow(MetadataKey(place, name).agent_prefix)
 
     def wait_heard(self, drain: float, deadline: Deadline) -> None:
         """Give peers time to hear of a change."""

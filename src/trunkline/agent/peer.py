@@ -46,6 +46,7 @@ class Peer:
         self._offered = _by_name(record.catalog or Catalog())
         self._timeout = timeout
         self._gone = threading.Event()
+        self._is_lost = False
 
     @property
     def catalog(self) -> Catalog:
@@ -150,11 +151,31 @@ class Peer:
             raise DeadlineError(f"peer {self.name!r} is still there after {seconds:g} s", agent=self.name)
         return self.target.gone or "gone"
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is gone for now, and everything is kept for its return (for the agent)."""
+        return self._is_lost
+
     def bury(self, reason: str) -> None:
-        """Mark it as gone (for the agent)."""
+        """Mark it as gone, for good (for the agent)."""
+        self._is_lost = False
         if self.target.gone is None:
             self.target.gone = reason
         self._gone.set()
+
+    def lose(self, reason: str) -> None:
+        """Mark it as gone for now (for the agent)."""
+        if self.target.gone is None:
+            self.target.gone = reason
+            self._is_lost = True
+            self._gone.set()
+
+    def revive(self) -> None:
+        """It was lost and is back (for the agent)."""
+        if self._is_lost:
+            self._is_lost = False
+            self._gone.clear()
+            self.target.gone = None
 
     def _view(self, entry: TensorEntry) -> RemoteTensor:
         return RemoteTensor(

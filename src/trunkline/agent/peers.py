@@ -20,7 +20,7 @@ from trunkline.metadata.key import DEFAULT_LABEL
 from trunkline.transfer.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from trunkline.agent.record import PeerRecord
     from trunkline.backend.contract import BackendPeer
@@ -44,15 +44,22 @@ class Peers:
         self._lock = threading.RLock()
         self._peers: dict[str, Peer] = {}
         self._dead: dict[str, list[str]] = {}
+        self._failures: dict[str, TrunklineError] = {}  # why a peer could not be loaded again
         self._probes: dict[Peer, threading.Thread] = {}
         self._closed = False
+        self.on_death: Callable[[Peer], None] | None = None
+        """Called, from any thread, when a peer's process turned out to be gone."""
 
     def get(self, name: str) -> Peer:
-        """Return the loaded peer of that name.
+        """Return the loaded peer of that name; one that is gone stays, as a tombstone, until it is loaded again.
 
         Raises:
-            UnknownPeerError: None is loaded.
+            UnknownPeerError: None was loaded, or it was unloaded.
+            TrunklineError: It came back, and could not be loaded again for this reason.
         """
+        failure = self._failures.get(name)
+        if failure is not None:
+            raise failure
         try:
             return self._peers[name]
         except KeyError:
@@ -61,6 +68,10 @@ class Peers:
                 f"Call fetch({name!r}) or load_peer() first",
                 agent=name,
             ) from None
+
+    def find(self, name: str) -> Peer | None:
+        """Return the peer of that name, alive or gone; None if none was loaded."""
+        return self._peers.get(name)
 
     def dead_incarnations(self, name: str) -> list[str]:
         """Return the incarnations of that name that this agent has seen die."""
@@ -85,8 +96,11 @@ class Peers:
         with self._lock:
             peer = self._peers.get(metadata.agent)
             if peer is None or _is_another(peer, record):
-                return self._open(engine, record)
+                peer = self._open(engine, record)
+                self._failures.pop(metadata.agent, None)
+                return peer
             peer.memory.load(record.label, metadata.sections)
+            self._failures.pop(metadata.agent, None)
             if record.catalog is not None:
                 peer.catalog = record.catalog
             if record.incarnation is not None:
@@ -96,18 +110,20 @@ class Peers:
     def drop_label(self, engine: Engine, name: str, label: str) -> bool:
         """Take back what one label of a loaded peer offers, and return whether the peer has others.
 
-        If it was the last, the peer is unloaded as ``withdrawn``. A label that is not loaded changes nothing.
+        If it was the last, the peer is gone as ``withdrawn``. A label that is not loaded changes nothing.
 
         Raises:
             UnknownPeerError: No peer of that name is loaded.
         """
         with self._lock:
             peer = self.get(name)
+            if not set(peer.labels) & {label}:
+                return True
             if set(peer.labels) - {label}:
                 peer.memory.drop(label)
                 return True
-            self.unload(engine, name, "withdrawn")
-            return False
+        self.end(engine, peer, "withdrawn")
+        return False
 
     def unload(self, engine: Engine, name: str, reason: str) -> None:
         """Forget a peer: what is posted to it ends now.
@@ -116,9 +132,34 @@ class Peers:
             UnknownPeerError: None of that name is loaded.
         """
         with self._lock:
+            self._failures.pop(name, None)
             peer = self.get(name)
             del self._peers[name]
-        self._end(engine, peer, reason)
+        self.end(engine, peer, reason)
+
+    def end(self, engine: Engine, peer: Peer, reason: str) -> None:
+        """A peer is gone for good: what is posted to it ends now, and its connections are closed. Idempotent."""
+        peer.bury(reason)
+        engine.forget_target(peer.target, reason)
+        _close_all(peer.target.links.values())
+
+    def fail(self, engine: Engine, name: str, error: TrunklineError) -> None:
+        """What a peer is now can't be loaded: it is gone, and :meth:`get` says why until it can be loaded."""
+        with self._lock:
+            self._failures[name] = error
+            peer = self._peers.get(name)
+        if peer is not None:
+            self.end(engine, peer, f"it could not be loaded again: {error}")
+
+    def probe(self, peer: Peer) -> None:
+        """Find out whether the data path to a peer still answers; waits for at most ``PROBE_TIMEOUT`` seconds a backend.
+
+        Raises:
+            PeerGoneError: It refuses.
+            DeadlineError, BackendError: It does not answer, or that could not be found out.
+        """
+        for link in peer.target.links.values():
+            link.connect(PROBE_TIMEOUT)
 
     def link_failed(self, engine: Engine, link: BackendPeer) -> None:
         """A connection broke: find out whether the peer still answers (called from the progress thread)."""
@@ -173,7 +214,7 @@ class Peers:
         before = self._peers.get(metadata.agent)
         self._peers[metadata.agent] = peer
         if before is not None:
-            self._end(engine, before, "superseded by a new incarnation")
+            self.end(engine, before, "superseded by a new incarnation")
         return peer
 
     def _no_backend(self, engine: Engine, record: PeerRecord) -> NoBackendError:
@@ -186,11 +227,6 @@ class Peers:
                 "fetch a label with connection info first"
             )
         return NoBackendError(f"{reason} ({list(engine.backends)} here, {there or 'none'} there)", agent=name)
-
-    def _end(self, engine: Engine, peer: Peer, reason: str) -> None:
-        peer.bury(reason)
-        engine.forget_target(peer.target, reason)
-        _close_all(peer.target.links.values())
 
     def _probe(self, engine: Engine, peer: Peer, link: BackendPeer) -> None:
         reason = link.failure or "connection lost"
@@ -222,6 +258,8 @@ class Peers:
                 del dead[:-REMEMBERED_DEAD]
         peer.bury(reason)
         engine.forget_target(peer.target, reason)
+        if self.on_death is not None:
+            self.on_death(peer)
 
 
 def _is_another(peer: Peer, record: PeerRecord) -> bool:

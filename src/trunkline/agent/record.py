@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trunkline.errors import MetadataMismatchError
+from trunkline.errors import MetadataMismatchError, PeerIncompatibleError
 from trunkline.metadata.card import decode_card, is_card
 from trunkline.metadata.catalog import decode_catalog
 from trunkline.metadata.codec import decode
@@ -36,6 +36,28 @@ class PeerRecord:
     catalog: Catalog | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     label: str = DEFAULT_LABEL
+
+    def check(self, require: Mapping[str, str]) -> None:
+        """Refuse an agent whose attributes are not what is required.
+
+        Raises:
+            PeerIncompatibleError: One differs or is missing; the message says which, and how.
+        """
+        differences = {
+            key: (wanted, self.attributes.get(key))
+            for key, wanted in require.items()
+            if self.attributes.get(key) != wanted
+        }
+        if differences:
+            fields = "; ".join(
+                f"{key}: wanted {wanted!r}, it has {'none' if found is None else repr(found)}"
+                for key, (wanted, found) in differences.items()
+            )
+            raise PeerIncompatibleError(
+                f"agent {self.metadata.agent!r} is not what was required ({fields}); nothing of it was loaded",
+                differences=differences,
+                agent=self.metadata.agent,
+            )
 
 
 def record_of_publication(publication: Publication) -> PeerRecord:

@@ -20,7 +20,7 @@ from trunkline.store.contract import Changed, Interrupted, Snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    from trunkline.directory.view import DirectoryView
+    from trunkline.directory.view import AgentListing, DirectoryView
     from trunkline.store.contract import Store, Watch, WatchEvent
 
 _log = logging.getLogger(__name__)
@@ -183,6 +183,11 @@ class Observer:
         with self._lock:
             self._start()
             return self._roster.view(self._records, self._clock.monotonic())
+
+    def listing(self, name: str) -> AgentListing | None:
+        """Return one agent, as last heard."""
+        with self._lock:
+            return self._roster.listing(name)
 
     def close(self) -> None:
         """End the thread, the watches and the store. Idempotent."""

@@ -98,6 +98,7 @@ class Roster:
         self._shown: dict[str, _Shown] = {}
         self._revisions: dict[str, int] = {}  # of the latest event of each source
         self._interrupted: set[str] = set()
+        self._outage = ""
         self._lost_at = 0.0
         self._back_at = float("-inf")
 
@@ -183,6 +184,11 @@ class Roster:
     def outage(self) -> StoreLost | None:
         """Return the event of the outage that lasts, if one does."""
         return StoreLost(self._outage) if self._interrupted else None
+
+    def listing(self, name: str) -> AgentListing | None:
+        """Return one agent."""
+        shown = self._shown.get(name)
+        return None if shown is None else shown.listing
 
     def view(self, sources: Iterable[str], now: float) -> DirectoryView:
         """Return everybody, and how old that knowledge is."""

@@ -150,8 +150,8 @@ class TransferHandle:
                 raise TransferStateError(
                     f"{self!r} is {self._state.name.lower()}: wait for it before posting it again", agent=target.name
                 )
-            if target.gone is not None:
-                target.check()
+            if target.gone is not None or target.is_draining:
+                target.check_post()
             self._engine.check_open()
             self._error = None
             self._ending = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trunkline.errors import PeerGoneError
+from trunkline.errors import PeerDrainingError, PeerGoneError
 from trunkline.memory.section import EMPTY, Section, find_rows
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Target:
         section: Its segments.
         hears_failures: Whether it understands news of failed transfers (a Trunkline agent does, NIXL's does not).
         gone: Why it can't be used any more, or None.
+        is_draining: Whether it is going away: nothing new is posted to it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Target:
     section: Section = field(default_factory=Section)
     hears_failures: bool = False
     gone: str | None = None
+    is_draining: bool = False
     _former: dict[tuple[str, MemoryKind], Rows] = field(default_factory=dict)
 
     def former(self, backend: str, kind: MemoryKind) -> Rows:
@@ -58,4 +60,13 @@ class Target:
                 f"peer {self.name!r} is gone: {self.gone}; fetch it again to use its next incarnation",
                 agent=self.name,
                 reason=self.gone,
+            )
+
+    def check_post(self) -> None:
+        """Raise PeerGoneError if the peer is gone, PeerDrainingError if it takes nothing new."""
+        self.check()
+        if self.is_draining:
+            raise PeerDrainingError(
+                f"peer {self.name!r} is draining: it is going away and takes nothing new; use another one",
+                agent=self.name,
             )
