@@ -63,6 +63,15 @@ def test_only_the_latest_names_are_remembered(monkeypatch: pytest.MonkeyPatch) -
             peer[name]
 
 
+def test_names_that_are_offered_take_no_place_among_those_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_NAMES", 2)
+    peer = peer_with(catalog("gone", "a", "b", "c"))
+    for _ in range(2):
+        peer.catalog = catalog("a", "b", "c")
+    with pytest.raises(SegmentGoneError):
+        peer["gone"]
+
+
 def test_a_peer_without_a_catalog_offers_nothing_by_name() -> None:
     peer = peer_with(None)
     assert (peer.keys(), peer.catalog, peer.labels) == ([], Catalog(), ())

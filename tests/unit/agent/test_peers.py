@@ -241,6 +241,12 @@ def test_agents_without_a_common_backend(pair: Pair) -> None:
         pair.decode._peers.load(pair.decode.engine, record)
 
 
+def test_a_label_whose_connections_are_all_of_other_backends(pair: Pair) -> None:
+    record = PeerRecord(AgentMetadata("remote-0", {"OTHER": b"x"}), "1" * 32, label="x")
+    with pytest.raises(NoBackendError, match=r"fetch a label with connection info first .*\['OTHER'\] there"):
+        pair.decode._peers.load(pair.decode.engine, record)
+
+
 def test_another_incarnation_replaces_the_peer_with_all_its_labels(pair: Pair) -> None:
     first = pair.load("a", [64], info=INFO)
     pair.load("b", [128])

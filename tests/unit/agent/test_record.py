@@ -45,6 +45,7 @@ def test_a_publication_under_another_name() -> None:
 def test_a_publication_of_nixl_has_no_incarnation() -> None:
     record = record_of_publication(Publication("prefill-0", "metadata", METADATA, None, None, 1))
     assert (record.incarnation, record.catalog, record.label) == (None, None, "metadata")
+    assert record_of_publication(Publication("prefill-0", "x", METADATA, None, None, 1)).label == "x"
 
 
 def test_a_publication_of_any_label_may_bring_the_catalog() -> None:

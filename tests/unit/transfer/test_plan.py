@@ -17,7 +17,7 @@ from trunkline.errors import (
 )
 from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
-from trunkline.memory.section import SegmentTable
+from trunkline.memory.section import Section, SegmentTable
 from trunkline.transfer.plan import TransferPlan, plan_transfer
 
 if TYPE_CHECKING:
@@ -155,15 +155,46 @@ def test_a_remote_block_of_memory_that_the_peer_took_back(offset: int, length: i
     assert (caught.value.context["block"], caught.value.context["address"]) == (1, gone[0])
 
 
-@pytest.mark.parametrize(("offset", "length"), [(-1, 2), (63, 2), (128, 1), (SIZE, 1)])
-def test_a_remote_block_beside_memory_that_the_peer_took_back_was_never_offered(offset: int, length: int) -> None:
+@pytest.mark.parametrize(("offset", "length", "device"), [(-1, 2, 0), (63, 2, 0), (128, 1, 0), (SIZE, 1, 0), (0, 8, 2)])
+def test_a_remote_block_beside_memory_that_the_peer_took_back_was_never_offered(
+    offset: int, length: int, device: int
+) -> None:
     with pytest.raises(SegmentNotFoundError, match="is not registered") as caught:
         plan(
             blocks([(LOCAL, length, 0)]),
-            blocks([(REMOTE + 2 * SIZE + offset, length, 0)]),
+            blocks([(REMOTE + 2 * SIZE + offset, length, device)]),
             former=np.array(FORMER, np.uint64),
         )
     assert not isinstance(caught.value, SegmentGoneError)
+
+
+@pytest.mark.parametrize(
+    ("segment", "error"),
+    [
+        ((REMOTE, 128, 0), None),
+        ((REMOTE, 64, 0), SegmentGoneError),
+        ((REMOTE + 64, 128, 0), SegmentGoneError),
+        ((REMOTE + 256, 64, 0), SegmentGoneError),
+        (None, SegmentGoneError),
+    ],
+)
+def test_a_plan_holds_while_its_slot_covers_it(
+    segment: tuple[int, int, int] | None, error: type[SegmentGoneError] | None
+) -> None:
+    local, remote = Section(), Section()
+    local.add("UCX", MemoryKind.DRAM, np.array([(LOCAL, SIZE, 0)], np.uint64), np.zeros(1, np.int32))
+    planned = plan(
+        blocks([(LOCAL, 96, 0)]),
+        blocks([(REMOTE, 96, 0)]),
+        local_table=local.lookup("UCX", MemoryKind.DRAM),
+    )
+    if segment is not None:
+        remote.add("UCX", MemoryKind.DRAM, np.array([segment], np.uint64), np.zeros(1, np.int32))
+    if error is None:
+        planned.check_tables(local, remote, "decode-0")
+    else:
+        with pytest.raises(error, match="does not offer all memory of this transfer any more"):
+            planned.check_tables(local, remote, "decode-0")
 
 
 def test_memory_that_was_taken_back_and_is_offered_again() -> None:
