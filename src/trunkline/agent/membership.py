@@ -82,7 +82,7 @@ class Membership:
         """Whether anything of the agent is published."""
         return self._published
 
-    def publish(self, describe: Callable[[], tuple[bytes, bytes]], deadline: Deadline) -> int:
+    def publish(self, describe: Callable[[], tuple[bytes, bytes | None]], deadline: Deadline) -> int:
         """Publish the metadata and catalog that ``describe`` gives when it is this call's turn; return the revision.
 
         Raises:
