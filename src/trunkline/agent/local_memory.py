@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trunkline.backend.contract import Backend, Slots
+    from trunkline.memory.descriptor import Rows
     from trunkline.memory.kind import MemoryKind
     from trunkline.memory.section import Section
 
@@ -68,6 +69,7 @@ class LocalMemory:
         self.section = section
         self._agent = agent
         self._backends = backends
+        self._remote = {name: backend for name, backend in backends.items() if isinstance(backend, RemoteBackend)}
         self._numbers = itertools.count(1)
         self._registrations: dict[int, Registration] = {}
         self._hidden: dict[int, Registration] = {}  # their names stay taken
@@ -152,15 +154,12 @@ class LocalMemory:
         """Return what peers need to reach all of it."""
         connections: dict[str, bytes] = {}
         sections: list[SectionMetadata] = []
-        for name, backend in self._backends.items():
-            if not isinstance(backend, RemoteBackend):
-                continue
+        for name, backend in self._remote.items():
             connections[name] = backend.connection_info()
             for (owner, kind), table in self.section.tables.items():
                 if owner == name:
-                    # The same range registered twice is one segment to peers: NIXL refuses a second key for it.
-                    segments, rows = np.unique(table.segments, axis=0, return_index=True)
-                    sections.append(SectionMetadata(name, kind, segments, backend.remote_keys(table.slots[rows])))
+                    segments, slots = _distinct(table.segments, table.slots)
+                    sections.append(SectionMetadata(name, kind, segments, backend.remote_keys(slots)))
         return AgentMetadata(self._agent, connections, tuple(sections))
 
     def catalog(self) -> Catalog:
@@ -247,6 +246,15 @@ def _descriptors(buffers: Any) -> tuple[DescriptorList, ...]:
     for buffer in buffers:
         rows.setdefault(buffer.kind, []).append((buffer.address, buffer.nbytes, buffer.device))
     return tuple(DescriptorList.of(kind, np.array(table, np.uint64)) for kind, table in rows.items())
+
+
+def _distinct(segments: Rows, slots: Slots) -> tuple[Rows, Slots]:
+    """Return each range once, sorted: registered twice it is one segment to peers, since NIXL refuses a second key."""
+    address = segments[:, 0]
+    if len(address) < 2 or (address[1:] > address[:-1]).all():  # as nearly always; np.unique is slow
+        return segments, slots
+    segments, rows = np.unique(segments, axis=0, return_index=True)
+    return segments, slots[rows]
 
 
 def rows_of(table: NDArray[np.uint64]) -> NDArray[np.void]:

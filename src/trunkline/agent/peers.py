@@ -10,7 +10,7 @@ import numpy as np
 
 from trunkline.agent.local_memory import rows_of
 from trunkline.agent.peer import Peer
-from trunkline.backend.contract import ConnectionInfo, RemoteBackend
+from trunkline.backend.contract import ConnectionInfo
 from trunkline.errors import (
     DeadlineError,
     MetadataMismatchError,
@@ -150,8 +150,8 @@ class Peers:
         metadata = record.metadata
         target = Target(metadata.agent, hears_failures=record.incarnation is not None)
         for name, info in metadata.connections.items():
-            backend = engine.backends.get(name)
-            if isinstance(backend, RemoteBackend):
+            backend = engine.remote.get(name)
+            if backend is not None:
                 target.links[name] = backend.load_peer(metadata.agent, ConnectionInfo(info))
         if not target.links:
             raise NoBackendError(
@@ -212,6 +212,11 @@ def _update_segments(peer: Peer, sections: tuple[SectionMetadata, ...]) -> None:
     for key in set(peer.sections) | set(offered):
         section, before = offered.get(key), peer.sections.get(key)
         link, table = target.links[key[0]], target.section.lookup(*key)
+        if before is None and section is not None:  # all of it is new
+            slots = link.load_segments(section.kind, section.segments, section.keys)
+            target.section.add(*key, section.segments, slots)
+            peer.sections[key] = section
+            continue
         kept = _unchanged(before, section)
         stale = table.slots[~np.isin(rows_of(table.segments), kept)]
         if len(stale):
