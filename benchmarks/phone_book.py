@@ -22,6 +22,10 @@ EXCHANGES = 8
 SETTLE = 0.3
 """Seconds for a fetch to begin to wait, and for NIXL to be done with what went before."""
 
+SPREAD = 0.013
+"""Seconds by which each wait is longer than the one before, a few times over: NIXL's threads look around at intervals,
+and a publication should not meet them always at the same point."""
+
 
 def measure(run: Run, side: str) -> Iterator[Measurement]:
     """Let ``b`` wait for ``a`` and ``a`` publish; then let ``b`` fetch what is there. Several times."""
@@ -32,12 +36,12 @@ def measure(run: Run, side: str) -> Iterator[Measurement]:
             process.call("register", 1, MEMORY)
         _put(store)
         time.sleep(SETTLE)
-        for _ in range(run.repeat(EXCHANGES)):
+        for exchange in range(run.repeat(EXCHANGES)):
             # NIXL watches from the revision of its own last look: keys between keep its past out of it.
             puts.append(_put(store))
             time.sleep(SETTLE)
             b.start("fetch", name)
-            time.sleep(SETTLE)
+            time.sleep(SETTLE + SPREAD * (exchange % 7))
             published, returned = a.call("publish")
             _, loaded = b.result()
             waited.append(loaded - published)
@@ -53,7 +57,7 @@ def measure(run: Run, side: str) -> Iterator[Measurement]:
             a.call("withdraw")
             b.call("forget", name)
             time.sleep(SETTLE)
-    yield Measurement("publish → loaded at a waiting peer", "ms", statistics.median(waited) * 1e3, "≤ 0.33")
+    yield Measurement("publish → loaded at a waiting peer", "ms", statistics.median(waited) * 1e3, "≤ 0.25")
     yield Measurement("fetch of what is there → loaded", "ms", statistics.median(existing) * 1e3)
     yield Measurement("publish call (NIXL's returns unanswered)", "ms", statistics.median(calls) * 1e3)
     if side == "ours":

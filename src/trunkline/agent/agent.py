@@ -440,10 +440,11 @@ class Agent:
         target = found.target if found is not None else None
         return prepare_pair(self.engine, local, remote, target)
 
-    def _describe(self) -> tuple[bytes, bytes]:
-        """Return metadata and catalog as they are now."""
+    def _describe(self) -> tuple[bytes, bytes | None]:
+        """Return metadata and catalog as they are now; None for a catalog that would name nothing."""
         with self._lock:
-            return self.local_metadata(), encode_catalog(self._memory.catalog())
+            catalog = self._memory.catalog()
+            return self.local_metadata(), encode_catalog(catalog) if catalog.tensors else None
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         return Deadline(self.timeout if timeout is DEFAULT else timeout, self._clock)

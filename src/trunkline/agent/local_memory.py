@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from trunkline.backend.contract import Backend, Slots
+    from trunkline.memory.descriptor import Rows
     from trunkline.memory.kind import MemoryKind
     from trunkline.memory.section import Section
 
@@ -81,6 +82,7 @@ class LocalMemory:
         self.section = section
         self._agent = agent
         self._backends = backends
+        self._remote = {name: backend for name, backend in backends.items() if isinstance(backend, RemoteBackend)}
         self._numbers = itertools.count(1)
         self._registrations: dict[int, Registration] = {}
         self._hidden: dict[int, Registration] = {}  # their names stay taken
@@ -187,9 +189,7 @@ class LocalMemory:
             chosen = self._slots_of(parts)
         connections: dict[str, bytes] = {}
         sections: list[SectionMetadata] = []
-        for name, backend in self._backends.items():
-            if not isinstance(backend, RemoteBackend):
-                continue
+        for name, backend in self._remote.items():
             if connection_info:
                 connections[name] = backend.connection_info()
             for (owner, kind), table in self.section.tables.items():
@@ -197,13 +197,13 @@ class LocalMemory:
                     continue
                 # The same range registered twice is one segment to peers: NIXL refuses a second key for it. The first
                 # registration's key stands for both in every part, so that labels agree.
-                ranges, rows = np.unique(table.segments, axis=0, return_index=True)
+                ranges, slots = _distinct(table.segments, table.slots)
                 if chosen is not None:
                     picked = np.isin(table.slots, chosen.get((owner, kind), EMPTY.slots))
                     of_part = find_rows(ranges, np.unique(table.segments[picked], axis=0)) >= 0
-                    ranges, rows = ranges[of_part], rows[of_part]
+                    ranges, slots = ranges[of_part], slots[of_part]
                 if len(ranges):
-                    sections.append(SectionMetadata(name, kind, ranges, backend.remote_keys(table.slots[rows])))
+                    sections.append(SectionMetadata(name, kind, ranges, backend.remote_keys(slots)))
         return AgentMetadata(self._agent, connections, tuple(sections))
 
     def catalog(self) -> Catalog:
@@ -326,3 +326,12 @@ def _descriptors(buffers: Any) -> tuple[DescriptorList, ...]:
     for buffer in buffers:
         rows.setdefault(buffer.kind, []).append((buffer.address, buffer.nbytes, buffer.device))
     return tuple(DescriptorList.of(kind, np.array(table, np.uint64)) for kind, table in rows.items())
+
+
+def _distinct(segments: Rows, slots: Slots) -> tuple[Rows, Slots]:
+    """Return each range once, sorted: registered twice it is one segment to peers, since NIXL refuses a second key."""
+    address = segments[:, 0]
+    if len(address) < 2 or (address[1:] > address[:-1]).all():  # as nearly always; np.unique is slow
+        return segments, slots
+    segments, rows = np.unique(segments, axis=0, return_index=True)
+    return segments, slots[rows]

@@ -80,7 +80,7 @@ class Membership:
         """Whether anything of the agent is published."""
         return bool(self.publisher.labels)
 
-    def publish(self, label: str, describe: Callable[[], tuple[bytes, bytes]], deadline: Deadline) -> int:
+    def publish(self, label: str, describe: Callable[[], tuple[bytes, bytes | None]], deadline: Deadline) -> int:
         """Publish the metadata and catalog that ``describe`` gives when it is this call's turn; return the revision.
 
         Raises:

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from trunkline.agent.peer import Peer
-from trunkline.backend.contract import ConnectionInfo, RemoteBackend
+from trunkline.backend.contract import ConnectionInfo
 from trunkline.errors import (
     DeadlineError,
     MetadataMismatchError,
@@ -200,8 +200,8 @@ class Peers:
         links: dict[str, BackendPeer] = {}
         try:
             for name, info in metadata.connections.items():
-                backend = engine.backends.get(name)
-                if isinstance(backend, RemoteBackend):
+                backend = engine.remote.get(name)
+                if backend is not None:
                     links[name] = backend.load_peer(metadata.agent, ConnectionInfo(info))
             if not links:
                 raise self._no_backend(engine, record)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from trunkline.etcd.connection import Connection, Stream
     from trunkline.etcd.value import Listing
 
+CANCEL_DELAY = 0.05
+"""Seconds after a watch was closed until the server is told, with all that were closed meanwhile. Nobody waits for it,
+and the sending and the answers would take processor time from whoever just got what the watches were for."""
+
 RELIST_SPREAD = 0.5  # seconds over which clients spread their listings after history was lost
 _LIST_TIMEOUT = 60.0
 _NO_WATCH = -1  # the id newer servers give to a watcher they refused to create
@@ -42,6 +46,7 @@ class _Attachment:
         self.watches: dict[int, Watch] = {}
         self.awaiting_created: deque[int] = deque()
         self.to_cancel: deque[int] = deque()
+        self.cancel_at: Deadline | None = None  # for all in ``to_cancel``
         self.is_over = False
         self.has_answered = False
         self.has_requests = threading.Event()  # wakes the sender
@@ -68,11 +73,12 @@ class _Attachment:
         self.awaiting_created.append(self._last_id)
         return self._last_id
 
-    def detach(self, watch: Watch) -> None:
-        """Forget a watch and have its server-side watcher cancelled."""
+    def detach(self, watch: Watch, clock: Clock) -> None:
+        """Forget a watch and have its server-side watcher cancelled soon."""
         for watch_id in [number for number, attached in self.watches.items() if attached is watch]:
             del self.watches[watch_id]
             self.to_cancel.append(watch_id)
+            self.cancel_at = self.cancel_at or Deadline(CANCEL_DELAY, clock)
         self.has_requests.set()
 
     def has(self, watch: Watch) -> bool:
@@ -143,7 +149,7 @@ class WatchStream:
         with self._lock:
             if watch in self._watches:
                 self._watches.remove(watch)
-            self._attachment.detach(watch)
+            self._attachment.detach(watch, self._clock)
 
     def _wake_sender(self) -> None:
         with self._lock:
@@ -211,7 +217,7 @@ class WatchStream:
         if not response.canceled:
             watch.take_response(response)
             if watch.must_list:
-                attachment.detach(watch)
+                attachment.detach(watch, self._clock)
             return
         del attachment.watches[watch_id]
         kind = classify(response.cancel_reason, Kind.UNAVAILABLE)
@@ -253,12 +259,16 @@ class WatchStream:
             elif watch is not None:
                 self._list(watch, attachment)
             else:
-                self._clock.wait(attachment.has_requests, None)
+                cancel_at = attachment.cancel_at
+                self._clock.wait(attachment.has_requests, None if cancel_at is None else cancel_at.remaining())
 
     def _next_request(self, attachment: _Attachment) -> tuple[Any, Watch | None]:
         """Return what to send; or the watch that must list before anything can be sent for it."""
-        if attachment.to_cancel:
-            return WATCH.request(cancel_request={"watch_id": attachment.to_cancel.popleft()}), None
+        if attachment.cancel_at is not None and attachment.cancel_at.has_passed:
+            watch_id = attachment.to_cancel.popleft()
+            if not attachment.to_cancel:
+                attachment.cancel_at = None
+            return WATCH.request(cancel_request={"watch_id": watch_id}), None
         watch = next((each for each in self._watches if not each.is_stalled and not attachment.has(each)), None)
         if watch is None or watch.must_list:
             return None, watch

@@ -43,18 +43,25 @@ class SegmentTable:
         self.segments: Rows = segments[order]
         self.slots: Slots = slots[order]
         address, length, device = self.segments.T
-        self._devices, device_rank = np.unique(device, return_inverse=True)
-        # (device, address) as one sortable integer; addresses by rank, so that it fits into 64 bits.
-        self._starts, start_rank = np.unique(address, return_inverse=True)
-        self._keys = device_rank * (len(self._starts) + 1) + start_rank + 1
+        if (device == device[:1]).all():  # as on every host without GPUs; the index below is then not needed
+            self._devices, device_rank = device[:1], np.zeros(len(order), dtype=np.intp)
+            self._starts, self._keys = address, device_rank
+        else:
+            self._devices, device_rank = np.unique(device, return_inverse=True)
+            # (device, address) as one sortable integer; addresses by rank, so that it fits into 64 bits.
+            self._starts, start_rank = np.unique(address, return_inverse=True)
+            self._keys = device_rank * (len(self._starts) + 1) + start_rank + 1
         # For each segment: which of those up to it, on the same device, reaches furthest. A running maximum of
         # (device, rank of end); it begins afresh with each device, since that is the high digit.
         self._ends: NDArray[np.uint64] = address + length
-        by_end = np.argsort(self._ends, kind="stable")
-        end_rank = np.empty(len(order), dtype=np.intp)
-        end_rank[by_end] = np.arange(len(order))
-        furthest = np.maximum.accumulate(device_rank * len(order) + end_rank)
-        self._reach = by_end[furthest % max(len(order), 1)]
+        if (self._ends[1:] >= self._ends[:-1]).all():  # each reaches furthest itself
+            self._reach = np.arange(len(order))
+        else:
+            by_end = np.argsort(self._ends, kind="stable")
+            end_rank = np.empty(len(order), dtype=np.intp)
+            end_rank[by_end] = np.arange(len(order))
+            furthest = np.maximum.accumulate(device_rank * len(order) + end_rank)
+            self._reach = by_end[furthest % len(order)]
 
     def add(self, segments: Rows, slots: Slots) -> SegmentTable:
         """Return a table that also has these segments (checked rows, shape (N, 3)) with these slots (shape (N,))."""

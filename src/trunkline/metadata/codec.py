@@ -181,19 +181,28 @@ def _record_step(reader: ContainerReader, offset: int, row: int, count: int) -> 
 
 def _pack_segments(segments: NDArray[np.uint64], keys: RemoteKeys) -> bytes:
     """Return the records of all segments; one step for each size of key, whatever their order."""
+    largest = int(keys.size.max(initial=0))
+    if (keys.size == largest).all():  # as nearly always
+        return _records(segments, keys.data, keys.offset, largest).tobytes()
     step = keys.size + _RECORD_SIZE
     start = np.cumsum(step) - step
     out = bytearray(int(step.sum()))
     for size in np.unique(keys.size).tolist():
         rows = np.flatnonzero(keys.size == size)
-        record = np.empty((len(rows), size + _RECORD_SIZE), dtype=np.uint8)
-        record[:, :8] = np.frombuffer(_U64.pack(size + _SEGMENT_SIZE), np.uint8)
-        record[:, 8:32] = segments[rows].astype("<u8", copy=False).view(np.uint8)
-        if size:
-            record[:, 32:-1] = _windows(keys.data, size)[keys.offset[rows]].view(np.uint8).reshape(-1, size)
-        record[:, -1] = TERMINATOR[0]
+        record = _records(segments[rows], keys.data, keys.offset[rows], size)
         _windows(out, record.shape[1])[start[rows]] = record.view(f"V{record.shape[1]}")[:, 0]
     return bytes(out)
+
+
+def _records(segments: NDArray[np.uint64], keys: bytes, offset: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """Return the records of segments whose keys are of one size, one in each row."""
+    record = np.empty((len(segments), size + _RECORD_SIZE), dtype=np.uint8)
+    record[:, :8] = np.frombuffer(_U64.pack(size + _SEGMENT_SIZE), np.uint8)
+    record[:, 8:32] = np.ascontiguousarray(segments, "<u8").view(np.uint8)
+    if size:
+        record[:, 32:-1] = _windows(keys, size)[offset].view(np.uint8).reshape(-1, size)
+    record[:, -1] = TERMINATOR[0]
+    return record
 
 
 def _windows(data: bytes | bytearray, size: int) -> NDArray[np.void]:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from trunkline.backend.contract import NotifyingBackend, ProgressingBackend
+from trunkline.backend.contract import NotifyingBackend, ProgressingBackend, RemoteBackend
 from trunkline.clock import Deadline
 from trunkline.errors import (
     BackendError,
@@ -88,7 +88,8 @@ class Engine:
         self._closed = False
         self._closing = threading.Event()
         self._forked = False
-        # Kept, because asking whether an object fits a protocol takes some 10 us.
+        # Kept, because asking whether an object fits a protocol takes some 10 us, and 90 after a pause.
+        self.remote = {backend.name: backend for backend in backends if isinstance(backend, RemoteBackend)}
         self._notifying = {backend.name: backend for backend in backends if isinstance(backend, NotifyingBackend)}
         self._driven = [backend for backend in backends if isinstance(backend, ProgressingBackend)]
         self._threads = [

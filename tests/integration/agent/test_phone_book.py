@@ -20,6 +20,7 @@ from trunkline.errors import (
     SegmentGoneError,
     StoreUnavailableError,
 )
+from trunkline.store import open_store
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Pair
@@ -30,6 +31,22 @@ def test_a_fetch_waits_for_an_agent_that_is_not_there_yet(pair: Pair) -> None:
     later.start()
     assert pair.decode.fetch("prefill-0", timeout=30).name == "prefill-0"
     later.join()
+
+
+def test_an_agent_without_names_for_its_memory_publishes_no_catalog(pair: Pair) -> None:
+    memory = np.zeros(64, np.uint8)
+    with open_store(pair.store) as store, Agent("raw", store=pair.store, devices="lo") as agent:
+        agent.register(DescriptorList.of(MemoryKind.DRAM, [(memory.ctypes.data, memory.nbytes, 0)]))
+        agent.publish()
+        peer = pair.decode.fetch("raw")
+        assert peer.keys() == []
+        assert store.get("/nixl/agents/.catalog/raw", timeout=5)[0] is None
+        assert len(peer.segments(MemoryKind.DRAM)) == 1
+        named = agent.register(np.zeros(8), name="kv")
+        agent.publish()
+        assert pair.decode.fetch("raw").keys() == ["kv"]
+        agent.deregister(named, drain=0)
+        assert pair.decode.fetch("raw").keys() == []
 
 
 def test_an_unknown_name_names_similar_ones(pair: Pair) -> None:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, cast
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ClosedError
-from trunkline.etcd.watch_stream import WatchStream
+from trunkline.etcd.watch_stream import CANCEL_DELAY, WatchStream
+from trunkline.testing.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Connection:
@@ -44,3 +49,45 @@ def test_a_watch_opened_while_the_stream_closes_does_not_wait_for_ever() -> None
         opened[0].next(5)
     with pytest.raises(ClosedError):
         stream.open_watch(b"k", b"", None)
+
+
+class SilentServer(Connection):
+    """Opens one stream, on which nothing comes; the test takes what is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_stream = threading.Event()
+        self.requests: Iterator[Any] = iter(())
+
+    def open_stream(self, *arguments: Any, **_: Any) -> Any:
+        self.requests = arguments[1]
+        self.has_stream.set()
+        self.closed.wait(30)
+        raise ClosedError("closed")
+
+
+def test_the_server_hears_of_closed_watches_a_little_later_and_after_new_ones() -> None:
+    server, clock = SilentServer(), FakeClock()
+    stream = WatchStream(cast("Any", server), clock, cast("Any", None))
+    first, second = (stream.open_watch(key, b"", 1) for key in (b"a", b"b"))
+    assert server.has_stream.wait(30)
+    assert [next(server.requests).create_request.key for _ in range(2)] == [b"a", b"b"]
+    with ThreadPoolExecutor(1) as thread:
+        first.close()
+        sent = thread.submit(next, server.requests)
+        clock.until_waiting(1)
+        clock.advance(CANCEL_DELAY / 2)
+        second.close()
+        stream.open_watch(b"c", b"", 1)
+        assert sent.result(30).create_request.key == b"c"
+        sent = thread.submit(lambda: [next(server.requests).cancel_request.watch_id for _ in range(2)])
+        clock.until_waiting(1)
+        assert not sent.done()
+        clock.advance(CANCEL_DELAY / 2)
+        assert sent.result(30) == [1, 2]
+        sent = thread.submit(next, server.requests, None)
+        clock.until_waiting(1)
+        clock.advance(60)
+        assert not sent.done()
+        stream.close()
+        assert sent.result(30) is None
