@@ -15,11 +15,25 @@ if TYPE_CHECKING:
     from trunkline.agent.local_memory import Registration as Registration
     from trunkline.agent.pair import PreparedPair as PreparedPair
     from trunkline.agent.peer import Peer as Peer
+    from trunkline.agent.phone_book import Health as Health
     from trunkline.agent.tensor import LocalTensor as LocalTensor
     from trunkline.agent.tensor import RemoteTensor as RemoteTensor
     from trunkline.agent.tensor import TensorGroup as TensorGroup
     from trunkline.backend.contract import Operation as Operation
     from trunkline.directory.directory import Directory as Directory
+    from trunkline.directory.event import LeaveReason as LeaveReason
+    from trunkline.directory.event import NameConflict as NameConflict
+    from trunkline.directory.event import PeerJoined as PeerJoined
+    from trunkline.directory.event import PeerLeft as PeerLeft
+    from trunkline.directory.event import PeerSuspect as PeerSuspect
+    from trunkline.directory.event import PeerUpdated as PeerUpdated
+    from trunkline.directory.event import StoreBack as StoreBack
+    from trunkline.directory.event import StoreLost as StoreLost
+    from trunkline.directory.event import Synced as Synced
+    from trunkline.directory.publisher import Publisher as Publisher
+    from trunkline.directory.view import AgentListing as AgentListing
+    from trunkline.directory.view import DirectoryView as DirectoryView
+    from trunkline.directory.watch import DirectoryWatch as DirectoryWatch
     from trunkline.errors import TransferError as TransferError
     from trunkline.errors import TrunklineError as TrunklineError
     from trunkline.memory.descriptor import DescriptorList as DescriptorList
@@ -34,18 +48,32 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Agent": "agent.agent",
+    "AgentListing": "directory.view",
     "AsyncAgent": "agent.aio",
     "DescriptorList": "memory.descriptor",
     "Directory": "directory.directory",
+    "DirectoryView": "directory.view",
+    "DirectoryWatch": "directory.watch",
+    "Health": "agent.phone_book",
+    "LeaveReason": "directory.event",
     "LocalTensor": "agent.tensor",
     "MemoryKind": "memory.kind",
+    "NameConflict": "directory.event",
     "Notification": "transfer.inbox",
     "Operation": "backend.contract",
     "Peer": "agent.peer",
+    "PeerJoined": "directory.event",
+    "PeerLeft": "directory.event",
+    "PeerSuspect": "directory.event",
+    "PeerUpdated": "directory.event",
     "PreparedPair": "agent.pair",
+    "Publisher": "directory.publisher",
     "Registration": "agent.local_memory",
     "RemoteTensor": "agent.tensor",
     "State": "transfer.state",
+    "StoreBack": "directory.event",
+    "StoreLost": "directory.event",
+    "Synced": "directory.event",
     "TensorGroup": "agent.tensor",
     "TransferError": "errors",
     "TransferHandle": "transfer.handle",
@@ -58,18 +86,32 @@ _HOMES = {
 
 __all__ = [
     "Agent",
+    "AgentListing",
     "AsyncAgent",
     "DescriptorList",
     "Directory",
+    "DirectoryView",
+    "DirectoryWatch",
+    "Health",
+    "LeaveReason",
     "LocalTensor",
     "MemoryKind",
+    "NameConflict",
     "Notification",
     "Operation",
     "Peer",
+    "PeerJoined",
+    "PeerLeft",
+    "PeerSuspect",
+    "PeerUpdated",
     "PreparedPair",
+    "Publisher",
     "Registration",
     "RemoteTensor",
     "State",
+    "StoreBack",
+    "StoreLost",
+    "Synced",
     "TensorGroup",
     "TransferError",
     "TransferHandle",

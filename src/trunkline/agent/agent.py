@@ -12,19 +12,19 @@ from trunkline.agent.local_memory import LocalMemory, Registration
 from trunkline.agent.opening import open_engine
 from trunkline.agent.pair import PreparedPair, prepare_pair
 from trunkline.agent.peers import Peers
-from trunkline.agent.record import record_of_bytes, record_of_publication
+from trunkline.agent.phone_book import DRAIN, PhoneBook
+from trunkline.agent.record import record_of_bytes
 from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
 from trunkline.config import Settings
-from trunkline.errors import ConfigurationError, NoStoreError
 from trunkline.metadata.card import Card, encode_card
-from trunkline.metadata.catalog import encode_catalog
-from trunkline.metadata.codec import encode
-from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey
+from trunkline.metadata.key import DEFAULT_NAMESPACE, MetadataKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from trunkline.agent.follower import Follower
+    from trunkline.agent.local_memory import MemoryPart
     from trunkline.agent.membership import Membership
     from trunkline.agent.peer import Peer
     from trunkline.agent.tensor import LocalTensor, TensorGroup
@@ -35,12 +35,8 @@ if TYPE_CHECKING:
     from trunkline.transfer.handle import TransferHandle
     from trunkline.transfer.inbox import Notification
 
-DRAIN = 0.1
-"""Seconds that deregistering and closing wait for peers to have heard of it: a watch event takes about a
-millisecond on one network; the rest is margin."""
 
-
-class Agent:
+class Agent(PhoneBook):
     """A process's participant: registers memory, finds peers by name, reads and writes theirs.
 
     Opening claims the name in the store (if there is one) and starts one progress thread. Close it, or use it as a
@@ -57,6 +53,8 @@ class Agent:
         devices: Network interfaces that UCX may use, as ``UCX_NET_DEVICES``; None leaves that to UCX.
         ttl: Seconds until peers of a killed agent see its keys vanish; else ``TRUNKLINE_SESSION_TTL``, else 30.
         takeover: Replace a live agent of the same name instead of failing.
+        reload: Whether a peer that was fetched and comes back under its name as a new incarnation is loaded by itself;
+            else the next :meth:`fetch` does it.
         timeout: Default for all waiting calls, in seconds; None waits for ever.
         grace: Seconds a cancelled transfer may drain before its connection is closed by force.
         clock: For tests.
@@ -79,6 +77,7 @@ class Agent:
         devices: str | None = None,
         ttl: float | None = None,
         takeover: bool = False,
+        reload: bool = True,
         timeout: float | None = 30.0,
         grace: float = 1.0,
         clock: Clock = SYSTEM_CLOCK,
@@ -89,12 +88,14 @@ class Agent:
         MetadataKey(namespace, name)  # refuses what can't be a key
         self.name = name
         self.incarnation = os.urandom(16).hex()
-        self.attributes = dict(attributes or {})
         self.timeout = timeout
         self._clock = clock
         self._lock = threading.RLock()  # registrations; never held while waiting
         self._close_lock = threading.Lock()
+        self._attributes = dict(attributes or {})
+        self._parts: dict[str, tuple[list[MemoryPart], bool]] = {}
         self._membership: Membership | None = None
+        self._follower: Follower | None = None
         self.engine = open_engine(self, backends, devices=devices, timeout=timeout, grace=grace)
         self._memory = LocalMemory(name, self.engine.backends, self.engine.home.section)
         self._peers = Peers(name, timeout=timeout)
@@ -109,13 +110,19 @@ class Agent:
                     namespace,
                     incarnation=self.incarnation,
                     ttl=ttl or settings.session_ttl,
-                    attributes=self.attributes,
+                    attributes=dict(attributes or {}),
                     backends=list(self.engine.backends),
                     takeover=takeover,
                     timeout=timeout,
                     clock=clock,
                 )
+                from trunkline.agent.follower import Follower
+
+                self._follower = Follower(name, self._peers, self.engine, self._membership, reload=reload, clock=clock)
         except BaseException:
+            if self._membership is not None:
+                self._membership.close(0.0, Deadline(0.0))
+                self._membership.disconnect()
             self.engine.close()
             raise
         self._closed = False
@@ -188,9 +195,7 @@ class Agent:
             registration = self._memory.find(memory)
             self._memory.hide(registration)
         try:
-            if self._membership is not None and self._membership.is_published:
-                self._membership.publish(DEFAULT_LABEL, self._describe, deadline)
-                self._membership.wait_heard(drain, deadline)
+            self._publish_again(drain, deadline)
             for (backend, _), slots in registration.slots.items():
                 self.engine.check_unused(backend, slots, deadline)
         except BaseException:
@@ -200,67 +205,20 @@ class Agent:
         with self._lock:
             self._memory.drop(registration)
 
-    # -- phone book --------------------------------------------------------------------------------------------
-
-    def publish(self, *, timeout: Timeout = DEFAULT) -> int:
-        """Let peers know of this agent and its memory; returns the store's revision once the store has answered.
-
-        Raises:
-            NoStoreError: The agent has no store.
-            StoreError: The store could not be reached or refused.
-            SessionLostError, SupersededError: The agent's lease ran out, or another took its name.
-            DeadlineError: Another thread was publishing all the time.
-        """
-        return self._require_membership().publish(
-            DEFAULT_LABEL, self._describe, self._deadline(timeout)
-        )
-
-    def withdraw(self, *, timeout: Timeout = DEFAULT) -> int:
-        """Take back what was published, and keep the name; returns the store's revision.
-
-        Raises:
-            As :meth:`publish`.
-        """
-        return self._require_membership().publisher.withdraw(timeout=self._deadline(timeout).remaining())
-
-    def fetch(self, name: str, *, timeout: Timeout = DEFAULT) -> Peer:
-        """Find an agent by name and load it, waiting for it if it is not there yet.
-
-        An incarnation that this agent has seen die is not returned: the next one is waited for. Fetching again brings a
-        loaded peer up to date.
-
-        Raises:
-            NoStoreError: The agent has no store.
-            AgentNotFoundError: Nobody of that name published in time (also a LookupError and a TimeoutError).
-            MetadataDecodeError, MetadataMismatchError: What lies under the name can't be used.
-            NoBackendError: There is no backend in common.
-        """
-        self.engine.check_open()
-        if name == self.name:
-            raise ConfigurationError(f"agent {name!r} can't fetch itself: its own memory is at hand", agent=name)
-        publication = self._require_membership().fetch(
-            name, DEFAULT_LABEL, self._peers.dead_incarnations(name), self._deadline(timeout)
-        )
-        return self._peers.load(self.engine, record_of_publication(publication))
-
-    @property
-    def lost(self) -> str | None:
-        """Why other agents can't find this one any more (its lease ran out, its name was taken over), or None."""
-        return None if self._membership is None else self._membership.publisher.lost
-
     # -- side channel ------------------------------------------------------------------------------------------
 
     def card(self) -> bytes:
         """Return everything a peer needs, to be carried by the application: metadata, catalog, attributes."""
         self.engine.check_open()
-        metadata, catalog = self._describe()
+        with self._lock:
+            metadata, catalog = self._full_metadata(), self._encoded_catalog()
         return encode_card(
             Card(
                 agent=self.name,
                 incarnation=self.incarnation,
                 metadata=metadata,
                 catalog=catalog,
-                attributes=self.attributes,
+                attributes=dict(self.attributes),
             )
         )
 
@@ -268,7 +226,7 @@ class Agent:
         """Return the metadata alone, as NIXL's agents understand it (``add_remote_agent``)."""
         self.engine.check_open()
         with self._lock:
-            return encode(self._memory.metadata())
+            return self._full_metadata()
 
     def load_peer(self, data: bytes) -> Peer:
         """Load a peer from a card, or from the raw metadata of a NIXL agent.
@@ -282,12 +240,23 @@ class Agent:
         return self._peers.load(self.engine, record_of_bytes(data))
 
     def peer(self, name: str) -> Peer:
-        """Return the loaded peer of that name; raises UnknownPeerError if there is none."""
+        """Return the loaded peer of that name: the current incarnation, once it is loaded.
+
+        Raises:
+            UnknownPeerError: None was loaded, or it was unloaded.
+            TrunklineError: It came back changed, and could not be loaded again for this reason.
+        """
         return self._peers.get(name)
 
     def unload_peer(self, name: str) -> None:
-        """Forget a peer. Transfers to it end now, as failed; raises UnknownPeerError if there is none."""
+        """Forget a peer, and follow it no more. Transfers to it end now, as failed.
+
+        Raises:
+            UnknownPeerError: None of that name is loaded.
+        """
         self.engine.check_open()
+        if self._follower is not None:
+            self._follower.forget(name)
         self._peers.unload(self.engine, name, "unloaded")
 
     # -- transfers ---------------------------------------------------------------------------------------------
@@ -407,6 +376,8 @@ class Agent:
             self._closed = True
         let_go(self)
         deadline = self._deadline(timeout)
+        if self._follower is not None:
+            self._follower.close()
         if self._membership is not None:
             self._membership.close(drain, deadline)
         self.engine.drain(deadline)
@@ -439,23 +410,6 @@ class Agent:
         found = self.peer(peer) if isinstance(peer, str) else peer
         target = found.target if found is not None else None
         return prepare_pair(self.engine, local, remote, target)
-
-    def _describe(self) -> tuple[bytes, bytes | None]:
-        """Return metadata and catalog as they are now; None for a catalog that would name nothing."""
-        with self._lock:
-            catalog = self._memory.catalog()
-            return self.local_metadata(), encode_catalog(catalog) if catalog.tensors else None
-
-    def _deadline(self, timeout: Timeout) -> Deadline:
-        return Deadline(self.timeout if timeout is DEFAULT else timeout, self._clock)
-
-    def _require_membership(self) -> Membership:
-        self.engine.check_open()
-        if self._membership is None:
-            raise NoStoreError(
-                f"agent {self.name!r} has no store: pass store= or set NIXL_ETCD_ENDPOINTS; to try: trunkline etcd"
-            )
-        return self._membership
 
     def _after_fork(self) -> None:
         self._closed = True

@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
-from trunkline.agent.agent import DRAIN, Agent
+from trunkline.agent.agent import Agent
+from trunkline.agent.phone_book import DRAIN
 from trunkline.clock import DEFAULT, Timeout
 from trunkline.errors import ClosedError, DeadlineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from trunkline.agent.local_memory import Registration
     from trunkline.agent.pair import PreparedPair
     from trunkline.agent.peer import Peer
+    from trunkline.agent.phone_book import Health
     from trunkline.agent.tensor import LocalTensor, TensorGroup
+    from trunkline.directory.view import DirectoryView
+    from trunkline.directory.watch import DirectoryWatch
     from trunkline.memory.kind import MemoryKind
     from trunkline.transfer.handle import TransferHandle
     from trunkline.transfer.inbox import Notification
@@ -70,17 +74,42 @@ class AsyncAgent:
         """As Agent.deregister."""
         await asyncio.to_thread(self.agent.deregister, memory, drain=drain, timeout=timeout)
 
-    async def publish(self, *, timeout: Timeout = DEFAULT) -> int:
+    async def publish(self, *, timeout: Timeout = DEFAULT, **options: Any) -> int:
         """As Agent.publish."""
-        return await asyncio.to_thread(self.agent.publish, timeout=timeout)
+        return await asyncio.to_thread(self.agent.publish, timeout=timeout, **options)
 
-    async def withdraw(self, *, timeout: Timeout = DEFAULT) -> int:
+    async def withdraw(self, *, label: str | None = None, timeout: Timeout = DEFAULT) -> int:
         """As Agent.withdraw."""
-        return await asyncio.to_thread(self.agent.withdraw, timeout=timeout)
+        return await asyncio.to_thread(self.agent.withdraw, label=label, timeout=timeout)
 
-    async def fetch(self, name: str, *, timeout: Timeout = DEFAULT) -> Peer:
+    async def update_attributes(self, attributes: Mapping[str, str], *, timeout: Timeout = DEFAULT) -> int:
+        """As Agent.update_attributes."""
+        return await asyncio.to_thread(self.agent.update_attributes, attributes, timeout=timeout)
+
+    async def fetch(self, name: str, *, timeout: Timeout = DEFAULT, **options: Any) -> Peer:
         """As Agent.fetch."""
-        return await asyncio.to_thread(self.agent.fetch, name, timeout=timeout)
+        return await asyncio.to_thread(self.agent.fetch, name, timeout=timeout, **options)
+
+    def watch(self, pattern: str = "*", /, **options: Any) -> DirectoryWatch:
+        """As Agent.watch; use ``async for`` on it."""
+        return self.agent.watch(pattern, **options)
+
+    def peers(self) -> DirectoryView:
+        """As Agent.peers."""
+        return self.agent.peers()
+
+    async def drain(self, timeout: Timeout = DEFAULT) -> None:
+        """As Agent.drain."""
+        await asyncio.to_thread(self.agent.drain, timeout)
+
+    def health(self) -> Health:
+        """As Agent.health."""
+        return self.agent.health()
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """As Agent.attributes."""
+        return self.agent.attributes
 
     @property
     def lost(self) -> str | None:

@@ -120,14 +120,13 @@ class Follower:
             wanted = self._wanted.setdefault(name, _Wanted())
             wanted.fetches += 1
             wanted.require = dict(require) or wanted.require
-        peer: Peer | None = None
         try:
             publication = self._membership.fetch(name, label, self._peers.dead_incarnations(name), deadline)
             peer = self._load(wanted, publication)
         finally:
             with self._lock:
                 wanted.fetches -= 1
-                if peer is None and is_new and not wanted.labels and not wanted.fetches:
+                if is_new and not wanted.labels and not wanted.fetches:
                     self._wanted.pop(name, None)
         self._catch_up(name)
         return peer

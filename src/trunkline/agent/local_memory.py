@@ -180,7 +180,7 @@ class LocalMemory:
         """
         chosen = None
         if segments is not None:
-            parts = [segments] if isinstance(segments, _PART) else list(segments)
+            parts = parts_of(segments)
             if not parts and not connection_info:
                 raise ConfigurationError(
                     f"metadata of agent {self._agent!r} with neither segments nor connection info would say nothing: "
@@ -205,6 +205,23 @@ class LocalMemory:
                 if len(ranges):
                     sections.append(SectionMetadata(name, kind, ranges, backend.remote_keys(slots)))
         return AgentMetadata(self._agent, connections, tuple(sections))
+
+    def remaining(self, parts: Iterable[MemoryPart]) -> list[MemoryPart]:
+        """Return what is still registered of some parts."""
+        kept: list[MemoryPart] = []
+        for part in parts:
+            try:
+                self._slots_of([part])
+            except NotRegisteredError:
+                if isinstance(part, DescriptorList):
+                    rows = part.expand()
+                    tables = [table for (_, kind), table in self.section.tables.items() if kind is part.kind]
+                    covered = [table.covering(rows.rows) != NO_SLOT for table in tables]
+                    left = np.flatnonzero(np.any(covered, axis=0)) if covered else np.empty(0, np.intp)
+                    kept.extend([rows.select(left)] if len(left) else [])
+            else:
+                kept.append(part)
+        return kept
 
     def catalog(self) -> Catalog:
         """Return what peers may know of it by name."""
@@ -326,6 +343,13 @@ def _descriptors(buffers: Any) -> tuple[DescriptorList, ...]:
     for buffer in buffers:
         rows.setdefault(buffer.kind, []).append((buffer.address, buffer.nbytes, buffer.device))
     return tuple(DescriptorList.of(kind, np.array(table, np.uint64)) for kind, table in rows.items())
+
+
+def parts_of(given: MemoryPart | Sequence[MemoryPart] | None) -> list[MemoryPart]:
+    """Return what a caller gave as one part, several, or none, as a list."""
+    if given is None:
+        return []
+    return [given] if isinstance(given, _PART) else list(given)
 
 
 def _distinct(segments: Rows, slots: Slots) -> tuple[Rows, Slots]:

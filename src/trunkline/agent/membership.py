@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from trunkline.clock import Clock, Deadline
     from trunkline.directory.publication import Publication
+    from trunkline.metadata.presence import State
     from trunkline.store.contract import Store
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,19 @@ class Membership:
             metadata, catalog = describe()
             return self.publisher.publish(metadata, catalog=catalog, label=label, timeout=deadline.remaining())
 
-    def fetch(
-        self, name: str, label: str, except_incarnations: Collection[str], deadline: Deadline
-    ) -> Publication:
+    def withdraw(self, label: str | None, deadline: Deadline) -> int:
+        """Take back what was published, or one label of it; return the revision. Raises as :meth:`publish`."""
+        with self._my_turn(deadline):
+            return self.publisher.withdraw(label=label, timeout=deadline.remaining())
+
+    def update(
+        self, deadline: Deadline, *, attributes: Mapping[str, str] | None = None, state: State | None = None
+    ) -> int:
+        """Change what the agent says of itself; return the revision. Raises as :meth:`publish`."""
+        with self._my_turn(deadline):
+            return self.publisher.update(attributes=attributes, state=state, timeout=deadline.remaining())
+
+    def fetch(self, name: str, label: str, except_incarnations: Collection[str], deadline: Deadline) -> Publication:
         """Find another agent. Raises as Directory.fetch."""
         return self._directory.fetch(
             name, label=label, timeout=deadline.remaining(), except_incarnations=except_incarnations

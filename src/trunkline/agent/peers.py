@@ -152,7 +152,7 @@ class Peers:
             self.end(engine, peer, f"it could not be loaded again: {error}")
 
     def probe(self, peer: Peer) -> None:
-        """Find out whether the data path to a peer still answers; waits for at most ``PROBE_TIMEOUT`` seconds a backend.
+        """Find out whether the data path to a peer still answers; takes at most ``PROBE_TIMEOUT`` seconds a backend.
 
         Raises:
             PeerGoneError: It refuses.

@@ -10,8 +10,8 @@ from trunkline.clock import SYSTEM_CLOCK, Clock, Deadline
 from trunkline.config import DEFAULT_TTL
 from trunkline.directory.fetch import Fetch
 from trunkline.directory.listing import list_names
-from trunkline.directory.process import local_process
 from trunkline.directory.observer import Observer, close_observer, open_observer
+from trunkline.directory.process import local_process
 from trunkline.directory.publisher import Publisher
 from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey, places
 from trunkline.metadata.presence import Presence, decode_presence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Directory:
     """Finds agents by name, and opens publishers for them. Any thread may call any method.
 
-    The store is the caller's to close. Publishers and watches of one process share an observer (one thread, with its own
-    handle of the store), which ends with the last of them.
+    The store is the caller's to close. Publishers and watches of one process share an observer (one thread, with a
+    handle of the store that is its own), which ends with the last of them.
 
     Args:
         store: Where keys are kept.

@@ -10,7 +10,6 @@ from trunkline.directory.listing import list_names
 from trunkline.directory.publication import Publication
 from trunkline.directory.watches import KeyWatches
 from trunkline.errors import AgentNotFoundError, MetadataDecodeError, MetadataError, StoreError
-from trunkline.metadata.key import MetadataKey
 from trunkline.metadata.presence import FORMAT, Presence, decode_presence
 from trunkline.store.contract import NO_LEASE, Entry, Get, Interrupted, Snapshot, Store, Transaction, WatchEvent
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from trunkline.clock import Clock, Deadline
+    from trunkline.metadata.key import MetadataKey
 
 SIMILAR_NAMES_TIMEOUT = 0.5
 """Seconds that may be spent after the deadline to name similar agents."""

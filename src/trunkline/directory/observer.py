@@ -9,7 +9,6 @@ import threading
 from typing import TYPE_CHECKING, TypeAlias
 
 from trunkline.clock import SYSTEM_CLOCK, Clock
-from trunkline.directory.event import DirectoryEvent
 from trunkline.directory.roster import SYNCED, Roster
 from trunkline.directory.upkeep import Upkeep
 from trunkline.directory.watch import DirectoryWatch
@@ -20,6 +19,7 @@ from trunkline.store.contract import Changed, Interrupted, Snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
+    from trunkline.directory.event import DirectoryEvent
     from trunkline.directory.view import AgentListing, DirectoryView
     from trunkline.store.contract import Store, Watch, WatchEvent
 

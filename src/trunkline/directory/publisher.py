@@ -399,8 +399,8 @@ class Publisher:
 
     def _superseded(self) -> SupersededError:
         return SupersededError(
-            f"another agent took the name {self.name!r} over ({self._key.presence} in {self._store.url}); open a new agent "
-            "under another name, or with takeover=True",
+            f"another agent took the name {self.name!r} over ({self._key.presence} in {self._store.url}); open a new "
+            "agent under another name, or with takeover=True",
             agent=self.name,
             key=self._key.presence,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -59,6 +58,12 @@ class Content:
 class Session:
     """Holds a name by one lease until that is lost; a lost session stays lost. One thread at a time.
 
+    Attributes:
+        lease: What all its keys hang on.
+        presence: The record as it stands in the store.
+        generation: Counts publications.
+        revision: The store's revision of the latest.
+
     Args:
         store: Where.
         key: The agent; its label does not matter.
@@ -76,8 +81,8 @@ class Session:
         self._store = store
         self._key = key
         self._clock = clock
-        self._presence: Presence = Presence(incarnation="") if after is None else after._presence
-        self._generation: int = 0 if after is None else after._generation
+        self.presence: Presence = Presence(incarnation="") if after is None else after.presence
+        self.generation: int = 0 if after is None else after.generation
         self._marker_is_put = False
         self._is_in_doubt = False
 
@@ -108,13 +113,11 @@ class Session:
             self._clock,
         )
         self.revision = claim.run(deadline)
-        self._presence = presence
+        self.presence = presence
         self._marker_is_put = True
         return self.revision
 
-    def write(
-        self, presence: Presence, content: Content, deadline: Deadline, *, again: Collection[str] = ()
-    ) -> int:
+    def write(self, presence: Presence, content: Content, deadline: Deadline, *, again: Collection[str] = ()) -> int:
         """Make the store hold what the agent says and publishes now; return the revision at which it did.
 
         Only what differs is written, in one transaction with the record that describes it; nothing if nothing does.
@@ -133,7 +136,7 @@ class Session:
         """
         if self._is_in_doubt:
             self._reload(deadline)
-        before, now = self._presence, self._announce(presence, content)
+        before, now = self.presence, self._announce(presence, content)
         changed = [
             label
             for label, record in now.labels.items()
@@ -166,7 +169,7 @@ class Session:
         """
         if self._is_in_doubt:
             self._reload(deadline)
-        key, lease, presence = self._key, self.lease.id, self._presence
+        key, lease, presence = self._key, self.lease.id, self.presence
         result = self._store.transact(
             Transaction((), (Get(key.presence), Get(key.agent_prefix, prefix=True), Get(key.catalog))),
             timeout=deadline.remaining(),
@@ -201,9 +204,9 @@ class Session:
         """
         deadline = Deadline(timeout, self._clock)
         if not self.lease.is_lost and not self._is_in_doubt:
-            last = msgspec.structs.replace(self._presence, state="withdrawn", labels={}, catalog=None)
-            keys = [str(self._label_key(label)) for label in self._presence.labels]
-            keys.extend([self._key.catalog] if self._presence.catalog is not None else [])
+            last = msgspec.structs.replace(self.presence, state="withdrawn", labels={}, catalog=None)
+            keys = [str(self._label_key(label)) for label in self.presence.labels]
+            keys.extend([self._key.catalog] if self.presence.catalog is not None else [])
             keys.extend([self._key.marker] if self._marker_is_put else [])
             with suppress(TrunklineError):  # the word is a kindness: what counts is that the lease ends
                 self._store.transact(
@@ -221,10 +224,10 @@ class Session:
     @property
     def keys(self) -> set[str]:
         """The keys that it put and did not take back."""
-        keys = {str(self._label_key(label)) for label in self._presence.labels} | {self._key.presence}
+        keys = {str(self._label_key(label)) for label in self.presence.labels} | {self._key.presence}
         if self._marker_is_put:
             keys.add(self._key.marker)
-        if self._presence.catalog is not None:
+        if self.presence.catalog is not None:
             keys.add(self._key.catalog)
         return keys
 
@@ -234,15 +237,15 @@ class Session:
     def _announce(self, presence: Presence, content: Content) -> Presence:
         """Return the record that describes the content; what stayed the same keeps its generation."""
         labels: dict[str, LabelRecord] = {}
-        generation = self._generation + 1
+        generation = self.generation + 1
         for label, value in content.labels.items():
-            known = self._presence.labels.get(label)
+            known = self.presence.labels.get(label)
             if known is not None and known.describes(value):
                 labels[label] = known
             else:
                 record = content_record(value)
                 labels[label] = LabelRecord(record.size, record.sha256, generation)
-                self._generation = generation
+                self.generation = generation
         catalog = None if content.catalog is None else content_record(content.catalog)
         return msgspec.structs.replace(presence, labels=labels, catalog=catalog)
 
@@ -286,7 +289,7 @@ class Session:
                 return self._transact(presence, operations, marker_is_put=True, deadline=deadline)
             revision = found.mod_revision  # an attempt that succeeded and whose answer was lost
         self._is_in_doubt = False
-        self._presence = presence
+        self.presence = presence
         self._marker_is_put = marker_is_put
         self.revision = revision
         return revision
@@ -307,7 +310,7 @@ class Session:
             Transaction((), (Get(self._key.presence), Get(self._key.marker))), timeout=deadline.remaining()
         ).reads
         if record and record[0].lease == self.lease.id:
-            self._presence = decode_presence(record[0].value)
+            self.presence = decode_presence(record[0].value)
             self._marker_is_put = bool(marker)
             self._is_in_doubt = False
             self.revision = record[0].mod_revision

@@ -34,7 +34,7 @@ QUEUE_LIMIT = 65_536
 
 
 class DirectoryWatch:
-    """Tells who is there, who comes, changes and goes. Iterate over it, in a thread or (``async for``) in an event loop.
+    """Tells who is there, who comes, changes and goes: iterate over it, with ``for`` or ``async for``.
 
     First every agent that is there (``PeerJoined``), then ``Synced``, then what happens. Made by ``Directory.watch``
     and ``Agent.watch``; a context manager, plain and async. Any thread may call any method; each event goes to

@@ -106,6 +106,11 @@ class Engine:
         if self._closed:
             raise ClosedError(f"agent {self.name!r} is closed: make a new Agent", agent=self.name)
 
+    @property
+    def is_working(self) -> bool:
+        """Whether it is open and its threads live."""
+        return not self._closed and all(thread.is_alive() for thread in self._threads)
+
     def prepare(
         self,
         plan: TransferPlan,
