@@ -40,9 +40,9 @@ _CONFIG = {
     "MAX_RMA_RAILS": "2",
     # UCX 1.22 takes 16 TCP events at once, and what the first brings may end the connection that a later one is for.
     "TCP_MAX_POLL": "1",
-    # UCX 1.22 returns an endpoint that it is about to free if the peer's listener goes away while it connects and waits
-    # (a peer that is probed while it ends), it seems, and aborts in uct_tcp_ep_t_cleanup. Not waiting, it reports a failed
-    # connection; and nobody who needs the worker waits for a far host.
+    # If UCX 1.22 waits for the handshake, and the peer's listener goes away meanwhile (a peer that is probed while it
+    # ends), it aborts in uct_tcp_ep_t_cleanup. Not waiting, it reports a failed connection; and nobody who needs the
+    # worker waits for a far host.
     "TCP_CONN_NB": "y",
 }
 
