@@ -136,6 +136,7 @@ cdef struct worker_t:
     request_t *ended_last
     connection_t *connections
     int unsettled  # connections that are broken or closing
+    left_t left
     endpoint_t *failed
     table_t memory
     payload_t *inbox_first
