@@ -381,7 +381,7 @@ class Agent(PhoneBook):
         let_go(self)
         deadline = self._deadline(timeout)
         if self._follower is not None:
-            self._follower.close()
+            self._follower.close(deadline)
         if self._membership is not None:
             self._membership.close(drain, deadline)
         self.engine.drain(deadline)

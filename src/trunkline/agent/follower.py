@@ -186,8 +186,11 @@ class Follower:
             listings = {name: listing for name, listing in self._listings.items() if name != self._name}
         return DirectoryView(listings, age=seen.age, is_synced=self._is_synced)
 
-    def close(self) -> None:
-        """Follow nobody any more, and end the watches. Idempotent."""
+    def close(self, deadline: Deadline) -> None:
+        """Follow nobody any more, and end the watches. Idempotent.
+
+        What is just being loaded is waited for until the deadline; it fails once the store is closed.
+        """
         with self._lock:
             if self._is_closed:
                 return
@@ -201,7 +204,7 @@ class Follower:
         for watch in watches:
             watch.close()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(deadline.remaining())
 
     # -- what happens ------------------------------------------------------------------------------------------
 
