@@ -224,7 +224,6 @@ def test_new_incarnations_are_loaded_on_demand_only_if_wanted_so(start: Open) ->
             pass
         assert decode.peer("prefill") is peer
         with pytest.raises(PeerGoneError):
-            peer.keys() and peer["kv"]
             peer.connect()
         assert decode.fetch("prefill").incarnation == second.incarnation
 
