@@ -96,5 +96,5 @@ def record_of_bytes(data: bytes, *, label: str = DEFAULT_LABEL) -> PeerRecord:
     metadata = decode(card.metadata)
     if metadata.agent != card.agent:
         raise MetadataMismatchError(f"the card of {card.agent!r} holds the metadata of {metadata.agent!r}")
-    catalog = None if card.catalog is None else decode_catalog(card.catalog)
+    catalog = Catalog() if card.catalog is None else decode_catalog(card.catalog)
     return PeerRecord(metadata, card.incarnation, catalog, card.attributes, label)
