@@ -227,8 +227,8 @@ class Follower:
                     if isinstance(event, PeerLeft):
                         del self._unreachable[agent.name]
                     return
-                is_wanted = agent.name in self._wanted
-            if not is_wanted:
+                wanted = self._wanted.get(agent.name)
+            if wanted is None or not wanted.labels:  # nothing of it is loaded; a fetch that waits loads it itself
                 self._spread(event)
                 return
             self._act_at_once(event)
