@@ -30,6 +30,23 @@ Owner: TypeAlias = "Callable[[str, WatchEvent], None]"
 """Who is told what happens to keys of its own, and which keys an event selects."""
 
 
+class Listening:
+    """An agent of this process that is told of its keys.
+
+    Args:
+        prefix: What its keys start with, but for the record.
+        record: The key of its presence record.
+        tell: Called with one of these two, and an event of the keys it selects.
+        watch: A watch of the prefix.
+    """
+
+    def __init__(self, prefix: str, record: str, tell: Owner, watch: Watch) -> None:
+        self.prefix = prefix
+        self.record = record
+        self.tell = tell
+        self.watch = watch
+
+
 class Subscription:
     """Somebody who is told of every event, on the observer's thread: it must be brief and must not wait."""
 
@@ -64,9 +81,7 @@ class Observer:
         self._everything = f"{places(namespace)[0]}/"
         self._watches: dict[str, Watch] = {}
         self._users: dict[str, int] = {}  # of the watches beside those of records
-        self._owners: dict[str, Owner] = {}  # by the prefix of their keys
-        self._owners_by_record: dict[str, Owner] = {}
-        self._own_watches: dict[str, Watch] = {}
+        self._listeners: dict[str, list[Listening]] = {}  # by the record; of one name there may be several for a while
         self._subscriptions: list[Subscription] = []
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -144,8 +159,8 @@ class Observer:
         with self._lock:
             self._close_source(prefix)
 
-    def listen(self, prefix: str, record: str, tell: Owner) -> None:
-        """Have an agent of this process told of everything that happens to its keys.
+    def listen(self, prefix: str, record: str, tell: Owner) -> Listening:
+        """Have an agent of this process told of everything that happens to its keys, until :meth:`stop_listening`.
 
         Args:
             prefix: What its keys start with, but for the record.
@@ -154,18 +169,16 @@ class Observer:
         """
         with self._lock:
             self._start()
-            self._owners[prefix] = self._owners_by_record[record] = tell
-            self._own_watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
+            listening = Listening(prefix, record, tell, self.store.watch(prefix, prefix=True, wake=self._wake))
+            self._listeners.setdefault(record, []).append(listening)
         self._wake.set()
+        return listening
 
-    def stop_listening(self, prefix: str, record: str) -> None:
-        """Undo :meth:`listen`. Idempotent."""
+    def stop_listening(self, listening: Listening) -> None:
+        """Undo one :meth:`listen`. Idempotent."""
         with self._lock:
-            self._owners.pop(prefix, None)
-            self._owners_by_record.pop(record, None)
-            watch = self._own_watches.pop(prefix, None)
-        if watch is not None:
-            watch.close()
+            self._drop_listening(listening)
+        listening.watch.close()
 
     def tell(self, event: DirectoryEvent) -> None:
         """Tell every subscriber something that the store did not say."""
@@ -195,7 +208,7 @@ class Observer:
             if self._is_closed:
                 return
             self._is_closed = True
-            watches = [*self._watches.values(), *self._own_watches.values()]
+            watches = [*self._watches.values(), *(each.watch for each in self._all_listening())]
             subscriptions, self._subscriptions = self._subscriptions, []
             thread = self._thread
         self._wake.set()
@@ -250,46 +263,66 @@ class Observer:
     def _take_all(self) -> bool:
         """Take one event from each watch; return whether there was any."""
         has_news = False
-        for prefix, watch in [*self._watches.items(), *self._own_watches.items()]:
-            try:
-                event = watch.next(0)
-            except ClosedError:
-                continue
-            except TrunklineError as error:
-                self._fail(prefix, watch, error)
-                continue
-            if event is None:
-                continue
-            has_news = True
-            with self._lock:
-                if self._watches.get(prefix) is watch:
-                    self._tell_owners(prefix, event)
-                    self._spread(self._roster.apply(prefix, event, self._clock.monotonic()))
-                    self._sync()
-                elif self._own_watches.get(prefix) is watch:
-                    self._owners[prefix](prefix, event)
+        with self._lock:
+            sources = list(self._watches.items())
+            listeners = self._all_listening()
+        for prefix, watch in sources:
+            event = self._take(prefix, watch)
+            if event is not None:
+                has_news = True
+                with self._lock:
+                    if self._watches.get(prefix) is watch:
+                        self._tell_owners(prefix, event)
+                        self._spread(self._roster.apply(prefix, event, self._clock.monotonic()))
+                        self._sync()
+        for listening in listeners:
+            event = self._take(listening.prefix, listening.watch)
+            if event is not None:
+                has_news = True
+                with self._lock:
+                    if listening in self._listeners.get(listening.record, ()):
+                        listening.tell(listening.prefix, event)
         return has_news
+
+    def _take(self, prefix: str, watch: Watch) -> WatchEvent | None:
+        """Return a watch's next event, if there is one."""
+        try:
+            return watch.next(0)
+        except ClosedError:
+            pass
+        except TrunklineError as error:
+            self._fail(prefix, watch, error)
+        return None
 
     def _tell_owners(self, source: str, event: WatchEvent) -> None:
         """Tell agents of this process what happened to their records."""
-        if isinstance(event, Interrupted) or not self._owners_by_record:
+        if isinstance(event, Interrupted) or not self._listeners:
             return
         if isinstance(event, Snapshot):
             entries = {entry.key: entry for entry in event.entries}
-            for record, tell in list(self._owners_by_record.items()):
-                if not record.startswith(source):
-                    continue
-                own = (entries[record],) if record in entries else ()
-                tell(record, Snapshot(own, event.revision))
+            for record in list(self._listeners):
+                if record.startswith(source):
+                    own = (entries[record],) if record in entries else ()
+                    self._tell_owner(record, Snapshot(own, event.revision))
             return
         for entry in event.put:
-            owner = self._owners_by_record.get(entry.key)
-            if owner is not None:
-                owner(entry.key, Changed((entry,), (), event.revision))
+            self._tell_owner(entry.key, Changed((entry,), (), event.revision))
         for key in event.deleted:
-            owner = self._owners_by_record.get(key)
-            if owner is not None:
-                owner(key, Changed((), (key,), event.revision))
+            self._tell_owner(key, Changed((), (key,), event.revision))
+
+    def _tell_owner(self, record: str, event: WatchEvent) -> None:
+        for listening in self._listeners.get(record, ())[:]:
+            listening.tell(record, event)
+
+    def _all_listening(self) -> list[Listening]:
+        return [listening for listeners in self._listeners.values() for listening in listeners]
+
+    def _drop_listening(self, listening: Listening) -> None:
+        listeners = self._listeners.get(listening.record, [])
+        if listening in listeners:
+            listeners.remove(listening)
+            if not listeners:
+                del self._listeners[listening.record]
 
     def _spread(self, events: list[DirectoryEvent]) -> None:
         for event in events:
@@ -307,7 +340,9 @@ class Observer:
         _log.error("can't watch %s in %s: %s", prefix, self.store.url, error)
         watch.close()
         with self._lock:
-            self._own_watches.pop(prefix, None)
+            for listening in self._all_listening():
+                if listening.watch is watch:
+                    self._drop_listening(listening)
             if self._watches.pop(prefix, None) is not None:
                 for subscription in self._subscriptions[:]:
                     subscription.fail(error)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from types import TracebackType
 
-    from trunkline.directory.observer import Observer
+    from trunkline.directory.observer import Listening, Observer
     from trunkline.store.contract import Store
 
 _log = logging.getLogger(__name__)
@@ -112,8 +112,9 @@ class Publisher:
         self._is_superseded = False
         self._is_closed = False
         self._strangers: dict[str, int] = {}  # keys that were told of, with the revision of that
+        self._listening: Listening | None = None
         self._open_session(Deadline(timeout, clock), takeover=takeover, is_patient=True)
-        observer.listen(key.agent_prefix, key.presence, self._take_own_event)
+        self._listening = observer.listen(key.agent_prefix, key.presence, self._take_own_event)
 
     @property
     def name(self) -> str:
@@ -250,7 +251,7 @@ class Publisher:
             return
         self._is_closed = True
         deadline = Deadline(timeout, self._clock)
-        self._observer.stop_listening(self._key.agent_prefix, self._key.presence)
+        self._stop_listening()
         self._observer.upkeep.forget(self)
         left = deadline.remaining()
         has_turn = self._turn.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX))
@@ -394,8 +395,12 @@ class Publisher:
         _log.warning("agent %r lost its name: %s", self.name, reason)
         if self._session is not None:
             self._session.lease.orphan()
-        self._observer.stop_listening(self._key.agent_prefix, self._key.presence)
+        self._stop_listening()
         self._observer.tell(NameConflict(self.name, self._key.presence, is_lost=True))
+
+    def _stop_listening(self) -> None:
+        if self._listening is not None:
+            self._observer.stop_listening(self._listening)
 
     def _superseded(self) -> SupersededError:
         return SupersededError(

@@ -229,15 +229,23 @@ class Roster:
         for entry in snapshot.entries:
             if is_other_history and entry.key in self._keys:
                 self._remove(entry.key, touched)
-            self._put(entry, touched)
+            self._put(entry, touched, as_of=snapshot.revision)
 
-    def _put(self, entry: Entry, touched: dict[str, None]) -> None:
+    def _put(self, entry: Entry, touched: dict[str, None], *, as_of: int = 0) -> None:
+        """Take in a key's value, unless later news of it is known.
+
+        Args:
+            entry: The key.
+            touched: Gets the agent's name.
+            as_of: The revision of a snapshot that says so: what was known up to there does not count, not even where
+                its revision is later, for then it is of another history, which the snapshot's has overtaken.
+        """
         parsed = self._parse(entry.key)
         if parsed is None:
             return
         known = self._keys.get(entry.key)
         latest = known[1].mod_revision if known else self._tombstones.get(entry.key, 0)
-        if entry.mod_revision <= latest:
+        if entry.mod_revision <= latest and not latest <= as_of:
             return
         presence = None
         if parsed.part is _PRESENCE:
@@ -319,7 +327,10 @@ class Roster:
         if current is None:
             if shown is None:
                 return []
-            if shown.listing.is_nixl or any(self._keys[key][2] is not None for key in self._agents.get(name, ())):
+            records = [record for key in self._agents.get(name, ()) if (record := self._keys[key][2]) is not None]
+            if records and all(record.incarnation != shown.listing.incarnation for record in records):
+                return [self._leave(shown, LeaveReason.SUPERSEDED)]  # by one that has not published yet
+            if records or shown.listing.is_nixl:
                 return [self._leave(shown, LeaveReason.WITHDRAWN)]
             if shown.due_at is None:
                 shown.due_at = now + SETTLE

@@ -142,7 +142,7 @@ class Session:
             for label, record in now.labels.items()
             if before.labels.get(label) != record or str(self._label_key(label)) in again
         ]
-        if now == before and not changed:
+        if now == before and not changed and not self._is_in_doubt:
             return self.revision
         operations: list[Operation] = [
             Put(str(self._label_key(label)), content.labels[label], self.lease.id) for label in changed

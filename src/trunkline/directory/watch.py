@@ -12,6 +12,7 @@ from trunkline.clock import Clock, Deadline
 from trunkline.directory.event import (
     DirectoryEvent,
     LeaveReason,
+    NameConflict,
     PeerEvent,
     PeerJoined,
     PeerLeft,
@@ -19,6 +20,7 @@ from trunkline.directory.event import (
     PeerUpdated,
     StoreBack,
     StoreLost,
+    Synced,
 )
 from trunkline.directory.roster import updates
 from trunkline.errors import ClosedError, ConfigurationError, TrunklineError
@@ -79,6 +81,7 @@ class DirectoryWatch:
         self._offered: dict[str, AgentListing] = {}  # who is there by all that was offered
         self._taken: dict[str, AgentListing] = {}  # who is there by what the reader took
         self._departures: dict[str, PeerLeft] | None = None  # of those who left since the queue overflowed
+        self._kept: dict[str, Synced | NameConflict] = {}  # since then, by key: what no difference would show
         self._is_store_lost = False
         self._was_store_lost = False  # as the reader took it
         self._error: TrunklineError | None = None
@@ -187,17 +190,20 @@ class DirectoryWatch:
                 event = told
                 if isinstance(event, PeerLeft):
                     self._offered.pop(event.name, None)
-                    if self._departures is not None:
-                        self._departures[event.name] = event
                 else:
                     self._offered[event.name] = event.agent
             elif isinstance(event, (StoreLost, StoreBack)):
                 self._is_store_lost = isinstance(event, StoreLost)
             if self._departures is None and len(self._queue) >= self._limit:
-                self._queue.clear()
                 self._departures = {}
+                before = list(self._queue)
+                self._queue.clear()
+                for each in before:
+                    self._skip(each, self._departures)
             if self._departures is None:
                 self._queue.append(event)
+            else:
+                self._skip(event, self._departures)
             self._wake()
 
     def fail(self, error: TrunklineError) -> None:
@@ -256,6 +262,15 @@ class DirectoryWatch:
             else:
                 self._queue.extend(updates(before, now))
         self._queue.extend(PeerJoined(now) for name, now in self._offered.items() if name not in self._taken)
+        self._queue.extend(self._kept.values())
+        self._kept.clear()
+
+    def _skip(self, event: DirectoryEvent, departures: dict[str, PeerLeft]) -> None:
+        """Leave an event to :meth:`_catch_up`, but keep what that could not make up."""
+        if isinstance(event, PeerLeft):
+            departures[event.name] = event
+        elif isinstance(event, (Synced, NameConflict)):
+            self._kept[event.key if isinstance(event, NameConflict) else ""] = event
 
     def _wake(self) -> None:
         self._ready.set()
