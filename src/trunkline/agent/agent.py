@@ -109,7 +109,7 @@ class Agent(PhoneBook):
                     store,
                     namespace,
                     incarnation=self.incarnation,
-                    ttl=ttl or settings.session_ttl,
+                    ttl=settings.session_ttl if ttl is None else ttl,
                     attributes=dict(attributes or {}),
                     backends=list(self.engine.backends),
                     takeover=takeover,
