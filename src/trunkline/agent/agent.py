@@ -17,7 +17,7 @@ from trunkline.agent.record import record_of_bytes
 from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
 from trunkline.config import Settings
 from trunkline.metadata.card import Card, encode_card
-from trunkline.metadata.key import DEFAULT_NAMESPACE, MetadataKey
+from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -228,8 +228,12 @@ class Agent(PhoneBook):
         with self._lock:
             return self._full_metadata()
 
-    def load_peer(self, data: bytes) -> Peer:
+    def load_peer(self, data: bytes, *, label: str = DEFAULT_LABEL) -> Peer:
         """Load a peer from a card, or from the raw metadata of a NIXL agent.
+
+        Args:
+            data: The card or the metadata.
+            label: Which part of the peer's metadata this is; parts under different labels add up.
 
         Raises:
             MetadataDecodeError: The bytes are neither.
@@ -237,7 +241,7 @@ class Agent(PhoneBook):
             NoBackendError: There is no backend in common.
         """
         self.engine.check_open()
-        return self._peers.load(self.engine, record_of_bytes(data))
+        return self._peers.load(self.engine, record_of_bytes(data, label=label))
 
     def peer(self, name: str) -> Peer:
         """Return the loaded peer of that name: the current incarnation, once it is loaded.
@@ -377,7 +381,7 @@ class Agent(PhoneBook):
         let_go(self)
         deadline = self._deadline(timeout)
         if self._follower is not None:
-            self._follower.close()
+            self._follower.close(deadline)
         if self._membership is not None:
             self._membership.close(drain, deadline)
         self.engine.drain(deadline)

@@ -124,9 +124,9 @@ class AsyncAgent:
         """As Agent.local_metadata."""
         return self.agent.local_metadata()
 
-    def load_peer(self, data: bytes) -> Peer:
+    def load_peer(self, data: bytes, **options: Any) -> Peer:
         """As Agent.load_peer."""
-        return self.agent.load_peer(data)
+        return self.agent.load_peer(data, **options)
 
     def peer(self, name: str) -> Peer:
         """As Agent.peer."""

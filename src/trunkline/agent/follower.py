@@ -26,7 +26,7 @@ from trunkline.directory.event import (
 from trunkline.directory.roster import SYNCED
 from trunkline.directory.view import DirectoryView
 from trunkline.directory.watch import DirectoryWatch
-from trunkline.errors import AgentNotFoundError, ClosedError, PeerGoneError, TrunklineError
+from trunkline.errors import AgentNotFoundError, ClosedError, MetadataMismatchError, PeerGoneError, TrunklineError
 from trunkline.metadata.key import DEFAULT_LABEL
 
 if TYPE_CHECKING:
@@ -186,8 +186,11 @@ class Follower:
             listings = {name: listing for name, listing in self._listings.items() if name != self._name}
         return DirectoryView(listings, age=seen.age, is_synced=self._is_synced)
 
-    def close(self) -> None:
-        """Follow nobody any more, and end the watches. Idempotent."""
+    def close(self, deadline: Deadline) -> None:
+        """Follow nobody any more, and end the watches. Idempotent.
+
+        What is just being loaded is waited for until the deadline; it fails once the store is closed.
+        """
         with self._lock:
             if self._is_closed:
                 return
@@ -201,7 +204,7 @@ class Follower:
         for watch in watches:
             watch.close()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(deadline.remaining())
 
     # -- what happens ------------------------------------------------------------------------------------------
 
@@ -325,9 +328,19 @@ class Follower:
                 self._load(wanted, publication)
             except AgentNotFoundError:  # gone again: its event is on the way
                 return
+            except MetadataMismatchError as error:
+                # Memory that two labels share has another key now: one label at a time can't be brought up to date.
+                peer = self._peers.find(name)
+                if peer is None or peer.gone is not None or not any(wanted.labels.values()):
+                    self._peers.fail(name, error)
+                    return
+                self._peers.end(self._engine, peer, f"it has to be loaded anew: {error}")
+                wanted.labels = dict.fromkeys(wanted.labels, 0)
+                self._load_again(name, wanted, agent)
+                return
             except TrunklineError as error:
                 log.warning("agent %r can't load peer %r again: %s", self._name, name, error)
-                self._peers.fail(self._engine, name, error)
+                self._peers.fail(name, error)
                 return
 
     def _load(self, wanted: _Wanted, publication: Publication) -> Peer:

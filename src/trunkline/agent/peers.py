@@ -143,13 +143,10 @@ class Peers:
         engine.forget_target(peer.target, reason)
         _close_all(peer.target.links.values())
 
-    def fail(self, engine: Engine, name: str, error: TrunklineError) -> None:
-        """What a peer is now can't be loaded: it is gone, and :meth:`get` says why until it can be loaded."""
+    def fail(self, name: str, error: TrunklineError) -> None:
+        """What a peer publishes now can't be loaded: :meth:`get` says why, until it can be. What was loaded stays."""
         with self._lock:
             self._failures[name] = error
-            peer = self._peers.get(name)
-        if peer is not None:
-            self.end(engine, peer, f"it could not be loaded again: {error}")
 
     def probe(self, peer: Peer) -> None:
         """Find out whether the data path to a peer still answers; takes at most ``PROBE_TIMEOUT`` seconds a backend.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trunkline.errors import MetadataMismatchError, PeerIncompatibleError
 from trunkline.metadata.card import decode_card, is_card
-from trunkline.metadata.catalog import decode_catalog
+from trunkline.metadata.catalog import Catalog, decode_catalog
 from trunkline.metadata.codec import decode
 from trunkline.metadata.key import DEFAULT_LABEL
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trunkline.directory.publication import Publication
-    from trunkline.metadata.catalog import Catalog
     from trunkline.metadata.model import AgentMetadata
 
 
@@ -76,7 +75,7 @@ def record_of_publication(publication: Publication) -> PeerRecord:
     presence = publication.presence
     if presence is None:
         return PeerRecord(metadata, label=publication.label)
-    catalog = None if publication.catalog is None else decode_catalog(publication.catalog)
+    catalog = Catalog() if publication.catalog is None else decode_catalog(publication.catalog)
     return PeerRecord(metadata, presence.incarnation, catalog, presence.attributes, publication.label)
 
 
@@ -97,5 +96,5 @@ def record_of_bytes(data: bytes, *, label: str = DEFAULT_LABEL) -> PeerRecord:
     metadata = decode(card.metadata)
     if metadata.agent != card.agent:
         raise MetadataMismatchError(f"the card of {card.agent!r} holds the metadata of {metadata.agent!r}")
-    catalog = None if card.catalog is None else decode_catalog(card.catalog)
+    catalog = Catalog() if card.catalog is None else decode_catalog(card.catalog)
     return PeerRecord(metadata, card.incarnation, catalog, card.attributes, label)

@@ -76,7 +76,7 @@ def offer(
         _explain_reach(found)
         typer.echo(take_command(name, source.name, found, namespace))
         with contextlib.suppress(KeyboardInterrupt):
-            while agent.lost is None:
+            while agent.health().is_live:  # a name that is lost for a while comes back by itself
                 time.sleep(LOOK_INTERVAL)
             raise SessionLostError(
                 f"nobody finds {name!r} any more: {agent.lost}. Run the command again", agent=name, reason=agent.lost

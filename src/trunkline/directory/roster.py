@@ -294,14 +294,19 @@ class Roster:
         if records:
             return None
         # NIXL gives its keys no lease: what has one is left over from an agent of ours whose record is gone already.
-        labels = {key: entry for key, entry, _ in keys if key.part and entry.lease == NO_LEASE}
+        # It puts the marker when it starts: labels that are older are left over from the one before.
+        markers = {key.place: entry.mod_revision for key, entry, _ in keys if key.part == _MARKER}
+        labels = {
+            key: entry
+            for key, entry, _ in keys
+            if key.part and entry.lease == NO_LEASE and entry.mod_revision > markers.get(key.place, 0)
+        }
         if not labels:
             return None
         place = max(labels, key=lambda key: labels[key].mod_revision).place
-        marker = self._keys.get(f"{place}/{name}/")
         return AgentListing(
             name=name,
-            incarnation=str(marker[1].mod_revision if marker else 0),
+            incarnation=str(markers.get(place, 0)),
             labels={key.part: entry.mod_revision for key, entry in labels.items() if key.part and key.place == place},
             revision=max(entry.mod_revision for entry in labels.values()),
             namespace=place,

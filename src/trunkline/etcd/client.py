@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 from trunkline.clock import SYSTEM_CLOCK, Clock, Deadline
 from trunkline.errors import StoreRequestError
 from trunkline.etcd.connection import Connection
-from trunkline.etcd.lease import Lease, LeaseKeeper
+from trunkline.etcd.lease import Lease
+from trunkline.etcd.lease_keeper import LeaseKeeper
 from trunkline.etcd.messages import (
     COMPACT,
     LEASE_GRANT,

@@ -1,21 +1,19 @@
-"""Leases, and the one thread that keeps all of a client's leases alive."""
+"""Leases: what their owners hold."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING
 
-from trunkline.clock import Clock, Deadline
-from trunkline.errors import ClosedError, StoreError, StoreUnavailableError
+from trunkline.errors import StoreUnavailableError
 from trunkline.etcd.backoff import Backoff
-from trunkline.etcd.connection import ATTEMPT_TIMEOUT
-from trunkline.etcd.messages import LEASE_KEEP_ALIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trunkline.etcd.connection import Connection
+    from trunkline.etcd.lease_keeper import LeaseKeeper
+
+_EARLY = 1 / 60  # of a TTL: what is due that soon may as well go out together with what is due now
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +30,7 @@ class Lease:
         is_lost: Whether etcd said that it does not exist.
         refreshed_at: When the last request that etcd confirmed was sent, on the client's clock.
         due_at: When the next refresh is due, on the client's clock.
+        ready_at: When it may go out together with others that are due.
     """
 
     def __init__(
@@ -47,22 +46,22 @@ class Lease:
         self.id = number
         self.ttl = ttl
         self.is_lost = False
-        self.refreshed_at = granted_at
-        self.due_at = granted_at + ttl / 3
         self._keeper = keeper
         self._revoke = revoke
         self._on_lost = on_lost
         self._backoff = Backoff()
+        self.confirm(granted_at)
 
     def confirm(self, sent_at: float) -> None:
         """Note that etcd confirmed the request of that time. Called by the keeper."""
         self._backoff.reset()
         self.refreshed_at = sent_at
         self.due_at = sent_at + self.ttl / 3
+        self.ready_at = self.due_at - _EARLY * self.ttl
 
     def postpone(self, now: float) -> None:
-        """Note that etcd could not be asked. Called by the keeper."""
-        self.due_at = now + self._backoff.next_delay()
+        """Note that etcd refused to refresh it, which another right may change. Called by the keeper."""
+        self.due_at = self.ready_at = now + self._backoff.next_delay()
 
     def lose(self) -> None:
         """Note that etcd doesn't know the lease, and tell its owner. Called by the keeper."""
@@ -95,86 +94,3 @@ class Lease:
 
     def __repr__(self) -> str:
         return f"<Lease {self.id:x} ttl={self.ttl:g}{' lost' if self.is_lost else ''}>"
-
-
-class LeaseKeeper:
-    """Refreshes every lease each third of its TTL, all from one thread, which the first lease starts.
-
-    It has a connection of its own, so that no other traffic delays a refresh. A refresh is one message on a stream
-    that carries nothing else; on the wire that is a unary call, and is made as one.
-    """
-
-    def __init__(self, connection: Connection, clock: Clock) -> None:
-        self._connection = connection
-        self._clock = clock
-        self._lock = threading.Lock()  # guards _leases, _thread, _is_closed
-        self._leases: set[Lease] = set()
-        self._thread: threading.Thread | None = None
-        self._is_closed = False
-        self._wake = threading.Event()
-
-    def add(self, lease: Lease) -> None:
-        """Keep a lease alive from now on."""
-        with self._lock:
-            if self._is_closed:
-                return
-            self._leases.add(lease)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="trunkline-etcd-keepalive", daemon=True)
-                self._thread.start()
-        self._wake.set()
-
-    def remove(self, lease: Lease) -> bool:
-        """Let a lease go; return whether it was kept until now."""
-        self._connection.check_process()
-        with self._lock:
-            was_kept = lease in self._leases
-            self._leases.discard(lease)
-            return was_kept
-
-    def close(self) -> None:
-        """Let all leases go and join the thread (unless called on it). Idempotent."""
-        with self._lock:
-            self._is_closed = True
-            self._leases.clear()
-            thread = self._thread
-        self._wake.set()
-        self._connection.close()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def _run(self) -> None:
-        while not self._is_closed:
-            self._wake.clear()
-            with self._lock:
-                lease = min(self._leases, key=lambda lease: lease.due_at, default=None)
-            if lease is None:
-                self._pause(None)
-            elif (delay := lease.due_at - self._clock.monotonic()) > 0:
-                self._pause(delay)
-            else:
-                self._refresh(lease)
-
-    def _pause(self, delay: float | None) -> None:
-        if not self._is_closed:  # close sets the event after this flag, so clearing it above lost nothing
-            self._clock.wait(self._wake, delay)
-
-    def _refresh(self, lease: Lease) -> None:
-        sent_at = self._clock.monotonic()
-        try:
-            response = self._connection.call(
-                LEASE_KEEP_ALIVE,
-                LEASE_KEEP_ALIVE.request(ID=lease.id),
-                deadline=Deadline(max(ATTEMPT_TIMEOUT, lease.ttl / 3), self._clock),
-                operation=f"keep lease {lease.id:x} alive",
-            )
-        except ClosedError:
-            return
-        except StoreError as error:  # a right that is missing may be given while the lease lives: ask again
-            _log.warning("%s", error)
-            lease.postpone(self._clock.monotonic())
-            return
-        if response.TTL > 0:
-            lease.confirm(sent_at)
-        elif self.remove(lease):
-            lease.lose()

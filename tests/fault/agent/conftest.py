@@ -49,6 +49,10 @@ class Target:
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
+    def close(self) -> None:
+        """Let it close its agent in good order, and end."""
+        self.process.communicate("close\n")
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()

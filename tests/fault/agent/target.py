@@ -28,6 +28,10 @@ def main() -> None:
                 answer = agent.publish()
             elif command == "count":  # how many bytes hold each of these values
                 answer = [int(np.count_nonzero(memory == int(value))) for value in arguments]
+            elif (
+                command == "strangers"
+            ):  # how many bytes hold none of two values; right also while one becomes the other
+                answer = int(np.count_nonzero((memory != int(arguments[0])) & (memory != int(arguments[1]))))
             elif command == "checksum":
                 answer = zlib.crc32(memory.data)
             elif command == "note":
@@ -36,6 +40,8 @@ def main() -> None:
                     answer = [note.sender, note.payload.decode(), note.ok]
                 except DeadlineError:
                     answer = None
+            elif command == "hail":  # makes the first connection from this side
+                agent.notify(agent.load_peer(bytes.fromhex(arguments[0])), b"here")
             elif command == "deregister":
                 agent.deregister(registered)
             elif command == "close":

@@ -57,8 +57,6 @@ def ended(transfer: TransferHandle) -> TransferError:
     return caught.value
 
 
-# UCX 1.22 crashes in about one of fifteen runs of this on a loaded machine, after the peer is resumed (ADR 6).
-@pytest.mark.soak
 @pytest.mark.usefixtures("tcp")
 def test_a_cancelled_write_to_a_stopped_peer(initiator: Agent, open_target: Callable[..., Target]) -> None:
     target = open_target()
@@ -78,13 +76,45 @@ def test_a_cancelled_write_to_a_stopped_peer(initiator: Agent, open_target: Call
     memory[:] = 9
     target.resume()
     assert target.ask("note", PROMPT) == ["initiator", "promised", False]
-    ones, twos, poison = target.ask("count", 1, 2, 9)
-    assert poison == 0
-    assert ones + twos == SIZE
+    assert target.ask("strangers", 1, 2) == 0  # what the kernel had taken may still arrive
     again = initiator.write(local, to=remote, notify=b"second")
     again.wait(PROMPT)
     assert target.ask("note", PROMPT) == ["initiator", "second", True]
     assert target.ask("count", 9) == [SIZE]
+
+
+@pytest.mark.usefixtures("tcp")
+@pytest.mark.parametrize("first", ["initiator", "target"])
+def test_a_peer_that_closes_after_a_cancelled_write(
+    initiator: Agent, open_target: Callable[..., Target], first: str
+) -> None:
+    """UCX 1.22 keeps half of the connection, whoever made it, and crashes when the peer lets go of it (ADR 6)."""
+    target = open_target()
+    if first == "target":
+        target.ask("hail", initiator.card().hex())
+        assert initiator.wait_notification(timeout=PROMPT).payload == b"here"
+    _, local, remote = load(initiator, target, 2)
+    target.stop()
+    transfer = initiator.write(local, to=remote)
+    transfer.cancel()
+    ended(transfer)
+    target.resume()
+    peer = initiator.peer("target")
+    peer.connect(PROMPT)
+    assert comes_to_rest()
+    target.close()
+    assert "unreachable" in peer.wait_gone(PROMPT)
+
+
+def comes_to_rest() -> bool:
+    """Whether this process soon sleeps most of the time: a connection that UCX never has done with keeps it awake."""
+    end = time.monotonic() + PROMPT
+    while time.monotonic() < end:
+        used = time.process_time()
+        time.sleep(0.2)
+        if time.process_time() - used < 0.02:
+            return True
+    return False
 
 
 @pytest.mark.usefixtures("tcp")

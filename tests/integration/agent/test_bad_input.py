@@ -292,7 +292,7 @@ def test_metadata_under_another_name(sides: Sides) -> None:
     other = encode(AgentMetadata("somebody", metadata.connections, metadata.sections))
     membership = sides.pair.prefill._membership
     assert membership is not None
-    membership._session.publish(other)
+    membership.publisher.publish(other)
     with pytest.raises(MetadataMismatchError, match="published as 'prefill-0' is that of agent 'somebody'"):
         sides.pair.decode.fetch("prefill-0")
     sides.pair.prefill.publish()

@@ -108,7 +108,7 @@ def test_a_new_incarnation_replaces_the_old_peer(pair: Pair) -> None:
         assert pair.decode.peer("worker") is new
         assert new.incarnation != old.incarnation
         for use in (lambda: old["kv"], lambda: pair.decode.read(view, into=local), old.connect):
-            with pytest.raises(PeerGoneError, match="superseded"):
+            with pytest.raises(PeerGoneError, match="withdrew"):
                 use()
         pair.decode.read(new["kv"], into=local).wait()
 
@@ -187,7 +187,7 @@ def test_a_store_that_is_away_holds_up_only_those_who_need_it(monkeypatch: pytes
 
     membership = pair.prefill._membership
     assert membership is not None
-    monkeypatch.setattr(membership._session, "publish", hang)
+    monkeypatch.setattr(membership.publisher, "publish", hang)
     outcome: list[BaseException] = []
 
     def deregister() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trunkline import Agent, open_store
+from trunkline import Agent, Directory, open_store
 from trunkline.metadata.key import MetadataKey
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def test_etcd_prints_its_endpoint_and_ends_in_order(commands: Commands) -> None:
     assert stop(server)[0] == 0
 
 
-def test_an_offer_that_nobody_can_find_any_more_ends(
+def test_an_offer_comes_back_after_its_lease_was_lost_and_ends_when_its_name_was_taken(
     commands: Commands, tmp_path: Path, etcd_endpoint: str, namespace: str
 ) -> None:
     (tmp_path / "file").write_bytes(b"content")
@@ -250,6 +250,9 @@ def test_an_offer_that_nobody_can_find_any_more_ends(
         entry, _ = store.get(MetadataKey(namespace, "lonely").presence, timeout=10)
         assert entry is not None
         store.revoke(entry.lease, timeout=10)
-    _, errors = offering.communicate(timeout=60)
+        directory = Directory(store, namespace=namespace)
+        assert directory.fetch("lonely", timeout=60).metadata
+        with directory.open_publisher("lonely", incarnation="1" * 32, takeover=True, timeout=60):
+            _, errors = offering.communicate(timeout=60)
     assert offering.returncode == 1
     assert "nobody finds 'lonely' any more" in errors

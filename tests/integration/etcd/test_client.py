@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import threading
+import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from tests.integration.etcd.conftest import connect, next_change
 from trunkline.errors import ClosedError, StoreLimitError, StoreRequestError
 from trunkline.etcd import request
 from trunkline.etcd.request import prefix_end
+from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from trunkline.etcd.client import EtcdClient
@@ -103,6 +106,23 @@ def test_the_owner_learns_that_its_lease_was_revoked(client: EtcdClient, server:
         assert other.revoke(lease.id, timeout=10)
     assert lost.wait(30)
     assert lease.is_lost
+
+
+def test_one_stream_refreshes_all_leases(server: EtcdServer) -> None:
+    def count(name: str) -> float:
+        """Read one of the server's counters for the method that refreshes leases."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{server._metrics_port}/metrics") as answer:
+            text = answer.read().decode()
+        lines = [each for each in text.splitlines() if each.startswith(name) and '"LeaseKeepAlive"' in each]
+        return float(lines[0].split()[-1]) if lines else 0
+
+    streams, messages = count("grpc_server_started_total"), count("grpc_server_msg_received_total")
+    with connect(server.endpoint) as client:
+        leases = [client.grant(2, timeout=10) for _ in range(20)]
+        started_at = time.monotonic()
+        eventually(lambda: all(lease.refreshed_at > started_at + 1 for lease in leases))
+        assert count("grpc_server_started_total") - streams == 1
+        assert count("grpc_server_msg_received_total") - messages >= 2 * len(leases)
 
 
 def test_many_threads(client: EtcdClient, prefix: bytes) -> None:

@@ -25,10 +25,11 @@ class Nixl:
 
     Args:
         environment: The process's own, beside ours without what would steer NIXL.
+        name: Its name; one that no other has, if not given.
     """
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.name = f"nixl-{uuid.uuid4().hex[:8]}"
+    def __init__(self, environment: dict[str, str], name: str | None = None) -> None:
+        self.name = name or f"nixl-{uuid.uuid4().hex[:8]}"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("NIXL_")}
         self._process = subprocess.Popen(
             [sys.executable, str(SCRIPT), self.name],
@@ -54,6 +55,11 @@ class Nixl:
         assert line, f"the NIXL agent's process ended with status {self._process.wait()}"
         return json.loads(line)
 
+    def kill(self) -> None:
+        """Let it die without a word; its keys stay."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -74,8 +80,8 @@ def start_nixl() -> Iterator[Callable[..., Nixl]]:
         pytest.skip("nixl-cu12 is not installed: pip install --no-deps nixl-cu12")
     with contextlib.ExitStack() as agents:
 
-        def start(**environment: str) -> Nixl:
-            agent = Nixl(environment)
+        def start(name: str | None = None, **environment: str) -> Nixl:
+            agent = Nixl(environment, name)
             agents.callback(agent.close)
             return agent
 

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trunkline import Agent, DescriptorList, MemoryKind
+from trunkline import Agent, DescriptorList, MemoryKind, PeerJoined, PeerLeft
+from trunkline.errors import PeerGoneError
 from trunkline.metadata.key import NIXL_NAMESPACE
+from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.integration.nixl.conftest import Nixl
+
+    from trunkline import DirectoryWatch
 
 SCRIPT = Path(__file__).with_name("trunkline_process.py")
 SIZE = 4096
@@ -92,3 +96,47 @@ def test_it_notices_our_death_by_the_lease(nixl: Nixl, name: str, etcd_endpoint:
         finally:
             process.kill()
     assert nixl.ask("forgets", name)
+
+
+def events_until(watch: DirectoryWatch, kind: type, name: str) -> list[object]:
+    """Return the events of an agent up to the first of a kind, that one included."""
+    seen: list[object] = []
+    while not (seen and isinstance(seen[-1], kind)):
+        event = watch.next(30)
+        assert event is not None, f"no {kind.__name__}, only {seen}"
+        if getattr(event, "name", None) == name:
+            seen.append(event)
+    return seen
+
+
+def test_a_real_agent_is_watched_loaded_again_and_gone(
+    agent: Agent, start_nixl: Callable[..., Nixl], etcd_endpoint: str, place: str
+) -> None:
+    """It has no lease: its death is not seen in etcd, but its next start, its publications and its withdrawal are."""
+    environment = {} if place == NIXL_NAMESPACE else {"NIXL_ETCD_NAMESPACE": place}
+    first = start_nixl(NIXL_ETCD_ENDPOINTS=etcd_endpoint, **environment)
+    local = agent.register(np.zeros(SIZE, np.uint8))
+    with agent.watch(include_nixl=True) as watch, agent.watch() as plain:
+        first.ask("publish")
+        (joined,) = events_until(watch, PeerJoined, first.name)
+        assert isinstance(joined, PeerJoined)
+        assert joined.agent.is_nixl
+        old = agent.fetch(first.name)
+        first.kill()
+        second = start_nixl(first.name, NIXL_ETCD_ENDPOINTS=etcd_endpoint, **environment)
+        second.ask("fill", 7)
+        second.ask("publish")
+        left, *_ = events_until(watch, PeerJoined, first.name)
+        assert isinstance(left, PeerLeft)
+        eventually(lambda: agent.peer(first.name) is not old and agent.peer(first.name).gone is None)
+        new = agent.peer(first.name)
+        remote = DescriptorList.of(MemoryKind.DRAM, [(second.ask("address"), SIZE, 0)])
+        mine = DescriptorList.of(MemoryKind.DRAM, [(local.address, SIZE, 0)])
+        agent.read(remote, into=mine, peer=new).wait()
+        with pytest.raises(PeerGoneError):
+            agent.read(remote, into=mine, peer=old)
+        second.ask("withdraw")
+        assert isinstance(events_until(watch, PeerLeft, first.name)[-1], PeerLeft)
+        assert new.wait_gone(30)
+        told = iter(lambda: plain.next(0), None)
+        assert first.name not in {getattr(event, "name", None) for event in told}

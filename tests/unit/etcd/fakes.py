@@ -1,7 +1,9 @@
-"""A scripted channel and gRPC's errors, for tests of what is above them."""
+"""A scripted channel, a stream and gRPC's errors, for tests of what is above them."""
 
 from __future__ import annotations
 
+import queue
+import threading
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -63,3 +65,43 @@ def tick(clock: Any, error: Exception) -> Callable[[float | None], Any]:
         raise error
 
     return answer
+
+
+class FakeCall:
+    """gRPC's side of a stream: pulls the requests on a thread of its own, and is iterated for responses."""
+
+    def __init__(self, requests: Iterator[Any], on_request: Callable[[FakeCall, Any], None]) -> None:
+        self._items: queue.Queue[Any] = queue.Queue()
+        self._requests = requests
+        self._on_request = on_request
+        self._is_over = threading.Event()
+        self.sender = threading.Thread(target=self._send, daemon=True)  # for the test to start
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all that came was taken in."""
+        return self._is_over.is_set() or not self._items.unfinished_tasks
+
+    def answer(self, response: Any) -> None:
+        self._items.put(response)
+
+    def break_off(self, error: FakeRpcError | None) -> None:
+        """End it from the server's side, in order if there is no error."""
+        self._items.put(error)
+
+    def cancel(self) -> None:
+        self._items.put(FakeRpcError(grpc.StatusCode.CANCELLED, "Locally cancelled by application!"))
+
+    def __iter__(self) -> Iterator[Any]:
+        while (item := self._items.get()) is not None and not isinstance(item, FakeRpcError):
+            yield item
+            self._items.task_done()
+        self._is_over.set()
+        if item is not None:
+            raise item
+
+    def _send(self) -> None:
+        for request in self._requests:
+            if self._is_over.is_set():
+                return
+            self._on_request(self, request)

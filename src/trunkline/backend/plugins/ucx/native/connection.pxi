@@ -87,6 +87,8 @@ cdef connection_t *connection_open(worker_t *worker, endpoint_t *endpoint, const
         free(connection)
         status[0] = UCS_ERR_CANCELED
         return NULL
+    if worker.left.count:
+        left_sweep(&worker.left, False)
     params.field_mask = (
         UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLER | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE)
     params.address = <const ucp_address_t *> address
@@ -140,6 +142,8 @@ cdef void connection_close(connection_t *connection, bint force) noexcept nogil:
     param.cb.send = connection_closed
     param.user_data = connection
     connection.is_closing = True
+    if force and (connection.users or not connection.worker.is_closed):  # else nothing is stuck, and the worker ends
+        endpoint_sever(&connection.worker.left, connection.worker.event_fd, connection.ep)
     operation = ucp_ep_close_nbx(connection.ep, &param)
     if operation == NULL or UCS_PTR_IS_ERR(operation):
         connection.is_closed = True

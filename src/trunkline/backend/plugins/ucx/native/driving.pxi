@@ -110,13 +110,16 @@ cdef bint has_news(worker_t *worker) noexcept nogil:
 cdef bint run_slice(worker_t *worker, int64_t until) noexcept nogil:
     """Drive in the background until there is news (True) or `until` (False). The gate is not held."""
     cdef int64_t now
+    cdef int64_t aside
     cdef bint news
     while True:
+        aside = ASIDE_NS
         # Stepping aside takes no gate, and so costs those who poll nothing; a late look at these fields does no harm.
         now = now_ns()
         while (now < until and not has_news(worker)
                and ((worker.waiting and not worker.is_sleeping) or now - worker.polled_ns < POLLED_NS)):
-            descriptors_wait(worker.wake_fd, -1, min(until - now, ASIDE_NS))
+            descriptors_wait(worker.wake_fd, -1, min(until - now, aside))
+            aside = min(2 * aside, LONGEST_ASIDE_NS) if worker.waiting else ASIDE_NS
             now = now_ns()
         gate_enter(&worker.gate)
         news = has_news(worker)

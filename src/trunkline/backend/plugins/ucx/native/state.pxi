@@ -17,6 +17,7 @@ cdef enum:
     SLICE_NS = 50_000_000  # the longest sleep between two looks at signals
     POLLED_NS = 50_000  # a poll this recent means that somebody else is driving
     ASIDE_NS = 200_000  # how long `run` steps aside for others that poll
+    LONGEST_ASIDE_NS = 1_000_000  # and for one that it still sees waiting: each look can cost that one 30 us
     CLOSE_NS = 2_000_000_000
     IDLE_PASSES = 64  # of progress, after which a worker rests
     REST_PASSES = 1000  # of progress at most before an endpoint is closed by force
@@ -136,6 +137,7 @@ cdef struct worker_t:
     request_t *ended_last
     connection_t *connections
     int unsettled  # connections that are broken or closing
+    left_t left
     endpoint_t *failed
     table_t memory
     payload_t *inbox_first

@@ -326,6 +326,7 @@ cdef class Worker:
                 connection = connection.next
             ucp_worker_destroy(self.c.ucp)
             self.c.ucp = NULL
+            left_sweep(&self.c.left, True)
             while self.c.ready != NULL:  # UCX ended these with the worker
                 self.c.ready.is_ready = False
                 advance(self.c.ready)
