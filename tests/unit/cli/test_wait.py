@@ -125,8 +125,8 @@ def test_json_says_more() -> None:
 @pytest.fixture
 def nixl(store: Store) -> str:
     """Keys as an agent of NIXL's own leaves them: without a lease."""
-    keys = ("/nixl/agents//theirs/", "/nixl/agents//theirs/metadata")
-    store.transact(Transaction((), tuple(Put(key, b"x") for key in keys)), timeout=1)
+    for key in ("/nixl/agents//theirs/", "/nixl/agents//theirs/metadata"):
+        store.transact(Transaction((), (Put(key, b"x"),)), timeout=1)
     return "theirs"
 
 
