@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from trunkline.backoff import Backoff
 from trunkline.clock import Clock, Deadline
 from trunkline.directory.event import NameConflict
 from trunkline.directory.observer import close_observer
@@ -25,7 +26,6 @@ from trunkline.errors import (
     SupersededError,
     TrunklineError,
 )
-from trunkline.etcd.backoff import Backoff
 from trunkline.metadata.key import DEFAULT_LABEL, MetadataKey
 from trunkline.metadata.presence import MAX_LABELS, Presence, State, encode_presence
 from trunkline.store.contract import Interrupted, Snapshot, WatchEvent

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
+from trunkline.backoff import Backoff
 from trunkline.clock import SYSTEM_CLOCK, Clock, Deadline
 from trunkline.errors import ClosedError, ForkedError, StoreUnavailableError
-from trunkline.etcd.backoff import Backoff
 from trunkline.etcd.channel import Channel, Metadata
 from trunkline.etcd.failure import Failure, Kind, store_error
 from trunkline.etcd.messages import AUTHENTICATE, STATUS, Method

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from trunkline.backoff import Backoff
 from trunkline.errors import StoreUnavailableError
-from trunkline.etcd.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

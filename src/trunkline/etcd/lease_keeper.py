@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from trunkline.backoff import Backoff
 from trunkline.errors import ClosedError, StoreError
-from trunkline.etcd.backoff import Backoff
 from trunkline.etcd.connection import ATTEMPT_TIMEOUT
 from trunkline.etcd.failure import Failure, Kind
 from trunkline.etcd.messages import LEASE_KEEP_ALIVE

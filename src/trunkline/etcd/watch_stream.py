@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from trunkline.backoff import Backoff
 from trunkline.clock import Clock, Deadline
 from trunkline.errors import ClosedError, StoreAuthError, StoreError, StoreUnavailableError
-from trunkline.etcd.backoff import Backoff
 from trunkline.etcd.failure import Failure, Kind, classify, store_error
 from trunkline.etcd.messages import WATCH
 from trunkline.etcd.watch import Watch

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import pytest
 from tests.unit.etcd.fakes import FakeRpcError, unavailable
-from tests.unit.etcd.lease_bench import SILENCE, Bench
+from tests.unit.etcd.lease_fakes import SILENCE, Bench
 
 from trunkline.errors import ForkedError, StoreAuthError, StoreUnavailableError
 from trunkline.etcd.messages import LEASE_KEEP_ALIVE

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trunkline.etcd.backoff import LONGEST, SHORTEST, Backoff
+from trunkline.backoff import LONGEST, SHORTEST, Backoff
 
 
 def test_delays_grow_within_their_bounds() -> None:
