@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 class Agent(PhoneBook):
     """A process's participant: registers memory, finds peers by name, reads and writes theirs.
 
-    Opening claims the name in the store (if there is one) and starts one progress thread. Close it, or use it as a
-    context manager; an agent that is dropped open warns. Every method may be called from any thread. After a fork it
-    can't be used in the child.
+    Opening starts one progress thread, claims the name in the store (if there is one), and has this process watch who
+    else is there. Close it, or use it as a context manager; an agent that is dropped open warns. Every method may be
+    called from any thread. After a fork it can't be used in the child.
 
     Args:
         name: Unique name in the namespace: no leading dot, no slash, at most 255 bytes.
@@ -51,7 +51,8 @@ class Agent(PhoneBook):
         attributes: Free key/value pairs that peers see.
         backends: Names of backends, in order of preference, or open ones (the agent closes them).
         devices: Network interfaces that UCX may use, as ``UCX_NET_DEVICES``; None leaves that to UCX.
-        ttl: Seconds until peers of a killed agent see its keys vanish; else ``TRUNKLINE_SESSION_TTL``, else 30.
+        ttl: Seconds until peers of a killed agent see its keys vanish, at least 2; else ``TRUNKLINE_SESSION_TTL``,
+            else 30.
         takeover: Replace a live agent of the same name instead of failing.
         reload: Whether a peer that was fetched and comes back under its name as a new incarnation is loaded by itself;
             else the next :meth:`fetch` does it.
@@ -109,7 +110,7 @@ class Agent(PhoneBook):
                     store,
                     namespace,
                     incarnation=self.incarnation,
-                    ttl=ttl or settings.session_ttl,
+                    ttl=settings.session_ttl if ttl is None else ttl,
                     attributes=dict(attributes or {}),
                     backends=list(self.engine.backends),
                     takeover=takeover,

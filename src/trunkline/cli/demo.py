@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trunkline.cli.option import Ttl  # noqa: TC001 - typer reads the annotations
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,6 +29,7 @@ def demo(
     transport: Annotated[Transport, typer.Option(help="UCX's choice, or TCP.")] = Transport.DEFAULT,
     devices: Annotated[str, typer.Option(help="Network interfaces that UCX may use.")] = "lo",
     store: Annotated[str | None, typer.Option(metavar="URL", help="Else an etcd of the demo's own.")] = None,
+    ttl: Ttl = None,
 ) -> None:
     """Move a KV cache between two processes: publish, find, read, verify, survive a death.
 
@@ -40,7 +43,7 @@ def demo(
     # UCX would report the death that the demo is about as an error.
     environment = {"UCX_LOG_LEVEL": "fatal"} | ({"UCX_TLS": "tcp"} if transport is Transport.TCP else {})
     with _open_store(store) as url:
-        report = run_demo(url, model=model, blocks=blocks, devices=devices, environment=environment)
+        report = run_demo(url, model=model, blocks=blocks, devices=devices, environment=environment, ttl=ttl)
     print_report(report, f"{model}, {transport.value} transport")
     if not report.ok:
         raise typer.Exit(1)

@@ -13,6 +13,8 @@ from trunkline.cli.demo import demo
 from trunkline.cli.etcd import etcd
 from trunkline.cli.offer import offer
 from trunkline.cli.take import take
+from trunkline.cli.terminal import escape
+from trunkline.cli.wait import wait
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class CommandGroup(TyperGroup):
         except TrunklineError as error:
             if ctx.params.get("verbose"):
                 typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-            typer.secho(f"trunkline: {error}", err=True, fg="red")
+            typer.secho(f"trunkline: {escape(str(error))}", err=True, fg="red")
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(INTERRUPTED) from error
@@ -50,7 +52,7 @@ def trunkline(
     """Moves tensors, KV cache and files between processes: find a peer by name, read its memory directly."""
 
 
-for command in (offer, take, demo, etcd):
+for command in (offer, take, wait, demo, etcd):
     app.command()(command)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trunkline.cli.option import Devices, Namespace, Store, Ttl  # noqa: TC001 - typer reads the annotations
+from trunkline.cli.option import Devices, Namespace, Store, Ttl, parse_attributes
 from trunkline.errors import SessionLostError
 from trunkline.offer.manifest import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 
@@ -37,6 +37,10 @@ def offer(
     chunk_size: Annotated[
         int, typer.Option(min=MIN_CHUNK_SIZE, max=MAX_CHUNK_SIZE, help="Bytes per checksum.")
     ] = DEFAULT_CHUNK_SIZE,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", "-a", metavar="KEY=VALUE", help="What others see and select by; may be repeated."),
+    ] = None,
     store: Store = None,
     namespace: Namespace = None,
     devices: Devices = None,
@@ -54,12 +58,13 @@ def offer(
     from trunkline.offer.offering import register_offer
     from trunkline.offer.source import find_source, load_source
 
+    attributes = parse_attributes(attribute or (), "--attribute")
     source = find_source(path)
     for reason in source.skipped:
         typer.echo(f"skipped {reason}", err=True)
     with (
         find_store(store) as found,
-        Agent(name, store=found.url, namespace=namespace, devices=devices, ttl=ttl) as agent,
+        Agent(name, store=found.url, namespace=namespace, attributes=attributes, devices=devices, ttl=ttl) as agent,
     ):
         with show_progress(f"reading {source.name}") as bar:
             bar.start(source.size)

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import threading
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DAY = 86_400
+
+
+def _check_seconds(seconds: float | None) -> float | None:
+    """Refuse what can't be waited for, which the range of an option lets through: not a number, or for ever."""
+    if seconds is not None and not 0 <= seconds <= threading.TIMEOUT_MAX:
+        raise typer.BadParameter(f"{seconds} is no number of seconds to wait for")
+    return seconds
+
 
 Store = Annotated[
     str | None,
@@ -26,5 +40,55 @@ Devices = Annotated[
 ]
 Ttl = Annotated[
     float | None,
-    typer.Option(min=2, metavar="SECONDS", help="When others see the name vanish if this process dies; default 30."),
+    typer.Option(
+        envvar="TRUNKLINE_SESSION_TTL",
+        min=2,
+        max=DAY,
+        metavar="SECONDS",
+        callback=_check_seconds,
+        help="When others see the name vanish if this process dies; default 30.",
+    ),
 ]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        callback=_check_seconds,
+        help="How long to wait for what is not there yet.",
+    ),
+]
+
+
+def parse_attributes(pairs: Iterable[str], option: str) -> dict[str, str]:
+    """Return what ``key=value`` arguments say.
+
+    Args:
+        pairs: The arguments; a value may hold more of the signs, or be empty.
+        option: Which option they were given to, for the message.
+
+    Raises:
+        typer.BadParameter: One is not a pair, a key is given twice, or an agent can't have such attributes.
+    """
+    from trunkline.metadata.presence import MAX_ATTRIBUTE_KEY, MAX_ATTRIBUTE_VALUE, MAX_ATTRIBUTES
+
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        flaw = None
+        if not sign or not key:
+            flaw = "is not of the form key=value"
+        elif key in found:
+            flaw = f"gives {key!r} a second time"
+        elif len(key) > MAX_ATTRIBUTE_KEY:
+            flaw = f"has a key of {len(key)} characters, more than {MAX_ATTRIBUTE_KEY}"
+        elif len(value) > MAX_ATTRIBUTE_VALUE:
+            flaw = f"has a value of {len(value)} characters, more than {MAX_ATTRIBUTE_VALUE}"
+        elif any("\ud800" <= character <= "\udfff" for character in pair):  # bytes that are no UTF-8
+            flaw = "is not UTF-8"
+        if flaw is not None:
+            raise typer.BadParameter(f"{pair[:80]!r} {flaw}", param_hint=option)
+        found[key] = value
+    if len(found) > MAX_ATTRIBUTES:
+        raise typer.BadParameter(f"{len(found)} attributes, more than {MAX_ATTRIBUTES}", param_hint=option)
+    return found

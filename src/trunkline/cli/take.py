@@ -10,14 +10,14 @@ from typing import Annotated
 
 import typer
 
-from trunkline.cli.option import Devices, Namespace, Store, Ttl  # noqa: TC001 - typer reads the annotations
+from trunkline.cli.option import Devices, Namespace, Store, Timeout, Ttl  # noqa: TC001 - typer reads the annotations
 
 
 def take(
     name: Annotated[str, typer.Argument(help="What the offer is called.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Path of the file or directory to write.")],
     *,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the offer to be there.")] = 30.0,
+    timeout: Timeout = 30.0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file or empty directory.")] = False,
     store: Store = None,
     namespace: Namespace = None,

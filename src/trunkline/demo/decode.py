@@ -1,45 +1,63 @@
-"""Decode: finds prefill, reads from its cache, sees it die, finds it again. Run by the demo."""
+"""Decode: finds prefill, reads from its cache, sees it die and come back. Run by the demo."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from trunkline.clock import Deadline
 from trunkline.demo.cache import KvCache
 from trunkline.demo.model import MODELS
 from trunkline.demo.role import CACHE, DECODE, PREFILL, REQUEST, Task, task_of_arguments, tell, tell_failure
-from trunkline.errors import ShapeMismatchError, TrunklineError
+from trunkline.directory.event import PeerJoined, PeerLeft
+from trunkline.errors import DeadlineError, ShapeMismatchError, TrunklineError
 
 if TYPE_CHECKING:
     from trunkline.agent.agent import Agent
     from trunkline.agent.peer import Peer
     from trunkline.agent.tensor import LocalTensor, TensorGroup
+    from trunkline.directory.watch import DirectoryWatch
+
+Event = TypeVar("Event", PeerJoined, PeerLeft)
 
 
 def decode(task: Task) -> None:
     """Read in both of prefill's lives; tell of each step."""
     cache = KvCache(MODELS[task.model], task.read_blocks)
-    with task.open_agent(DECODE) as agent:
+    with task.open_agent(DECODE) as agent, agent.watch(PREFILL) as watch:
         local = agent.register(cache.layers(), name=CACHE)
         tell("ready")
-        peer = _meet(agent)
+        peer = agent.fetch(PREFILL)
+        _connect(peer)
+        _wait_for(PeerJoined, watch, task)
         _read(agent, peer, local, cache, task, life=1)
-        reason = peer.wait_gone()
-        tell("gone", reason=reason)
-        peer = _meet(agent)
+        left = _wait_for(PeerLeft, watch, task)
+        tell("gone", reason=left.reason)
+        _wait_for(PeerJoined, watch, task)
+        peer = agent.peer(PREFILL)  # the new incarnation: it was loaded before the watch told of it
+        _connect(peer)
         _read(agent, peer, local, cache, task, life=2)
 
 
-def _meet(agent: Agent) -> Peer:
-    peer = agent.fetch(PREFILL)
+def _connect(peer: Peer) -> None:
     tell("loaded")
     began = time.monotonic_ns()
     peer.connect()
     tell("connected", began=began)
-    return peer
+
+
+def _wait_for(kind: type[Event], watch: DirectoryWatch, task: Task) -> Event:
+    """Return the next event of this kind; others are passed over."""
+    deadline = Deadline(task.step_timeout)
+    while True:
+        event = watch.next(deadline.remaining())
+        if isinstance(event, kind):
+            return event
+        if event is None:
+            raise DeadlineError(f"the watch told of no {kind.__name__} for {task.step_timeout:g} s")
 
 
 def _read(agent: Agent, peer: Peer, local: TensorGroup[LocalTensor], cache: KvCache, task: Task, *, life: int) -> None:

@@ -34,6 +34,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         blocks: How many blocks prefill's cache has; decode's has half of that.
         devices: Network interfaces that UCX may use.
         step_timeout: Seconds for each step.
+        ttl: Seconds that the role's keys outlive it; None for the agent's default.
         life: Prefill's first or second life.
     """
 
@@ -43,6 +44,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     blocks: int
     devices: str
     step_timeout: float
+    ttl: float | None = None
     life: int = 1
 
     @property
@@ -52,7 +54,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     def open_agent(self, name: str) -> Agent:
         """Open the role's agent."""
-        return Agent(name, store=self.store, namespace=self.namespace, devices=self.devices, timeout=self.step_timeout)
+        return Agent(
+            name,
+            store=self.store,
+            namespace=self.namespace,
+            devices=self.devices,
+            ttl=self.ttl,
+            timeout=self.step_timeout,
+        )
 
 
 def task_of_arguments() -> Task:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trunkline.demo.model import MODELS
 from trunkline.demo.process import RoleProcess
 from trunkline.demo.role import PREFILL, Task
+from trunkline.directory.event import LeaveReason
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:
@@ -39,7 +40,15 @@ class Report:
         return self.failure is None and all(self.checks.values())
 
 
-def run_demo(store: str, *, model: str, blocks: int, devices: str, environment: Mapping[str, str]) -> Report:
+def run_demo(
+    store: str,
+    *,
+    model: str,
+    blocks: int,
+    devices: str,
+    environment: Mapping[str, str],
+    ttl: float | None = None,
+) -> Report:
     """Run the demo to its end, good or bad; no process outlives it.
 
     Args:
@@ -48,6 +57,7 @@ def run_demo(store: str, *, model: str, blocks: int, devices: str, environment: 
         blocks: How many blocks prefill's cache has, at least 2; decode reads half of them.
         devices: Network interfaces that UCX may use.
         environment: More environment variables for the two roles.
+        ttl: Seconds that the roles' keys outlive them.
     """
     task = Task(
         store=store,
@@ -56,6 +66,7 @@ def run_demo(store: str, *, model: str, blocks: int, devices: str, environment: 
         blocks=blocks,
         devices=devices,
         step_timeout=STEP_TIMEOUT,
+        ttl=ttl,
     )
     report = Report()
     try:
@@ -86,7 +97,7 @@ def _first_life(decode: RoleProcess, task: Task, environment: Mapping[str, str],
         killed_at = time.monotonic_ns()
         prefill.kill()
     gone = decode.wait_event("gone")
-    report.checks["decode noticed that prefill was killed"] = True
+    report.checks["decode's watch told that prefill was killed"] = gone["reason"] == LeaveReason.UNREACHABLE
     report.figures["death → noticed by decode"] = _milliseconds(killed_at, gone["at"])
     return killed_at
 
@@ -100,6 +111,7 @@ def _second_life(
     with RoleProcess("prefill", again, environment) as prefill:
         published = prefill.wait_event("published")
         loaded = decode.wait_event("loaded")
+        report.checks["prefill's return was loaded by itself"] = True
         report.figures["return → loaded by decode"] = _milliseconds(published["began"], loaded["at"])
         decode.wait_event("connected")
         decode.wait_event("checked")

@@ -24,10 +24,17 @@ MAX_PRESENCE_SIZE = 64 * 1024
 MAX_LABELS = 64
 """With marker, catalog and presence this stays under the 128 operations of an etcd transaction."""
 
+MAX_ATTRIBUTES = 32
+MAX_ATTRIBUTE_KEY = 64
+"""Characters."""
+MAX_ATTRIBUTE_VALUE = 255
+"""Characters."""
+
 Sha256: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}\\Z")]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ShortText: TypeAlias = Annotated[str, Meta(max_length=255)]
-AttributeKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+AttributeKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_ATTRIBUTE_KEY)]
+AttributeValue: TypeAlias = Annotated[str, Meta(max_length=MAX_ATTRIBUTE_VALUE)]
 State: TypeAlias = Literal["ready", "draining", "withdrawn"]
 
 
@@ -89,7 +96,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     process: ProcessRecord = ProcessRecord()
     software: ShortText = ""
     backends: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=32)] = ()
-    attributes: Annotated[dict[AttributeKey, ShortText], Meta(max_length=32)] = {}
+    attributes: Annotated[dict[AttributeKey, AttributeValue], Meta(max_length=MAX_ATTRIBUTES)] = {}
     state: State = "ready"
     ttl: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
     labels: Annotated[dict[ShortText, LabelRecord], Meta(max_length=MAX_LABELS)] = {}

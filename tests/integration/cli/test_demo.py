@@ -15,7 +15,7 @@ def test_every_check_of_the_demo_holds(commands: Commands, etcd_endpoint: str, t
     done = commands.run("demo", "--blocks", 16, "--transport", transport, "--store", etcd_endpoint)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "✗" not in done.stdout
-    assert done.stdout.count("✓") == 8
+    assert done.stdout.count("✓") == 9
     for figure in ("publish → loaded", "GB/s", "death → noticed", "death → reading again", "16,777,216"):
         assert figure in done.stdout
 
