@@ -423,11 +423,13 @@ class Follower:
     def _peer_died(self, peer: Peer) -> None:
         """A connection broke, and a new one was refused: the peer's process is gone."""
         with self._lock:
-            listing = self._listings.get(peer.name)
-            if listing is None or not _is_same(peer, listing) or listing.is_nixl:
+            if peer.incarnation is None:  # NIXL's don't say which they are: the next one may be there already
                 return
-            self._unreachable[peer.name] = listing.incarnation
+            self._unreachable[peer.name] = peer.incarnation
             self._drop_expiry(peer.name)
+            listing = self._listings.get(peer.name)
+            if listing is None or not _is_same(peer, listing):  # nobody was told that it was there
+                return
         self._spread(PeerLeft(listing, LeaveReason.UNREACHABLE))
 
 
