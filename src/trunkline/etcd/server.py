@@ -127,7 +127,7 @@ class EtcdServer:
         """Wait until it serves, which needs a leader; raises as :meth:`start`, and then the process has ended."""
         began = time.monotonic()
         try:
-            while not self._is_healthy():
+            while not self.is_healthy():
                 elapsed = time.monotonic() - began
                 status = self._process.poll() if self._process else None
                 if status is not None or (timeout is not None and elapsed >= timeout):
@@ -207,7 +207,8 @@ class EtcdServer:
         }
         return [str(self.binary), *(f"{flag}={text}" for flag, text in settings.items()), *self._arguments]
 
-    def _is_healthy(self) -> bool:
+    def is_healthy(self) -> bool:
+        """Return whether it serves now."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(f"http://127.0.0.1:{self._metrics_port}/health", timeout=2) as answer:

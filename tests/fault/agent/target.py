@@ -19,6 +19,7 @@ def main() -> None:
     memory = np.full(int(sys.argv[1]), 1, np.uint8)
     with Agent(sys.argv[2], devices="lo", ttl=2.0) as agent:
         registered = agent.register(memory, name="memory")
+        more: list[object] = []
         for line in sys.stdin:
             command, *arguments = line.split()
             answer: object = None
@@ -44,6 +45,12 @@ def main() -> None:
                 agent.notify(agent.load_peer(bytes.fromhex(arguments[0])), b"here")
             elif command == "deregister":
                 agent.deregister(registered)
+            elif command == "register":
+                more.append(agent.register(np.full(64, int(arguments[1]), np.uint8), name=arguments[0]))
+            elif command == "drain":
+                agent.drain()
+            elif command == "sessions":
+                answer = agent.health().sessions
             elif command == "close":
                 break
             print(json.dumps(answer), flush=True)

@@ -24,7 +24,7 @@ def test_a_start_that_is_interrupted_leaves_no_process(tmp_path: Path, monkeypat
     def interrupt(_: EtcdServer) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(EtcdServer, "_is_healthy", interrupt)
+    monkeypatch.setattr(EtcdServer, "is_healthy", interrupt)
     server = EtcdServer(tmp_path / "data", binary=script(tmp_path / "etcd", "exec sleep 60"))
     with pytest.raises(KeyboardInterrupt):
         server.start()
