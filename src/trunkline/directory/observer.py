@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from trunkline.clock import SYSTEM_CLOCK, Clock
@@ -31,12 +32,30 @@ Owner: TypeAlias = "Callable[[str, WatchEvent], None]"
 
 
 class Subscription:
-    """Somebody who is told of every event, on the observer's thread: it must be brief and must not wait."""
+    """Somebody who is told of every event, on the observer's thread: it must be brief and must not wait.
 
-    def __init__(self, tell: Callable[[DirectoryEvent], None], fail: Callable[[TrunklineError], None]) -> None:
+    Args:
+        tell: Called with events.
+        fail: Called if there will be no more.
+        sources: What it relies on: what each of these watches selects.
+    """
+
+    def __init__(
+        self, tell: Callable[[DirectoryEvent], None], fail: Callable[[TrunklineError], None], sources: tuple[str, ...]
+    ) -> None:
         self.tell = tell
         self.fail = fail
-        self.awaits: tuple[str, ...] = ()  # sources that must be heard before it is synced
+        self.sources = sources
+        self.is_synced = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """An agent of this process: the key of its record, and the watch of its other keys."""
+
+    record: str
+    prefix: str
+    watch: Watch
 
 
 class Observer:
@@ -64,9 +83,7 @@ class Observer:
         self._everything = f"{places(namespace)[0]}/"
         self._watches: dict[str, Watch] = {}
         self._users: dict[str, int] = {}  # of the watches beside those of records
-        self._owners: dict[str, Owner] = {}  # by the prefix of their keys
-        self._owners_by_record: dict[str, Owner] = {}
-        self._own_watches: dict[str, Watch] = {}
+        self._listeners: dict[Owner, _Listener] = {}
         self._subscriptions: list[Subscription] = []
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -101,19 +118,17 @@ class Observer:
         Raises:
             ClosedError: The observer was closed.
         """
-        subscription = Subscription(tell, fail)
+        sources = (*self._records, self._everything) if include_nixl else self._records
+        subscription = Subscription(tell, fail, sources)
         with self._lock:
             self._start()
-            sources = self._records
             if include_nixl:
                 self._open_source(self._everything)
-                sources = (*sources, self._everything)
             for event in self._roster.events_so_far():
                 tell(event)
             if self._roster.has_heard(sources):
+                subscription.is_synced = True
                 tell(SYNCED)
-            else:
-                subscription.awaits = sources
             outage = self._roster.outage()
             if outage is not None:
                 tell(outage)
@@ -154,24 +169,21 @@ class Observer:
         """
         with self._lock:
             self._start()
-            self._owners[prefix] = self._owners_by_record[record] = tell
-            self._own_watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
+            watch = self.store.watch(prefix, prefix=True, wake=self._wake)
+            self._listeners[tell] = _Listener(record, prefix, watch)
         self._wake.set()
 
-    def stop_listening(self, prefix: str, record: str) -> None:
-        """Undo :meth:`listen`. Idempotent."""
+    def stop_listening(self, tell: Owner) -> None:
+        """Undo :meth:`listen`. Idempotent. Another agent that has taken the same name is told on."""
         with self._lock:
-            self._owners.pop(prefix, None)
-            self._owners_by_record.pop(record, None)
-            watch = self._own_watches.pop(prefix, None)
-        if watch is not None:
-            watch.close()
+            listener = self._listeners.pop(tell, None)
+        if listener is not None:
+            listener.watch.close()
 
     def tell(self, event: DirectoryEvent) -> None:
         """Tell every subscriber something that the store did not say."""
         with self._lock:
-            for subscription in self._subscriptions:
-                subscription.tell(event)
+            self._spread([event])
 
     def excuse(self) -> None:
         """Note that the store was away: an agent of this process lost its lease."""
@@ -184,10 +196,10 @@ class Observer:
             self._start()
             return self._roster.view(self._records, self._clock.monotonic())
 
-    def listing(self, name: str) -> AgentListing | None:
-        """Return one agent, as last heard."""
+    def latest(self, name: str) -> tuple[AgentListing | None, int]:
+        """Return one agent, as last heard, and the revision up to which its record is known."""
         with self._lock:
-            return self._roster.listing(name)
+            return self._roster.listing(name), self._roster.revision_of(name)
 
     def close(self) -> None:
         """End the thread, the watches and the store. Idempotent."""
@@ -195,7 +207,7 @@ class Observer:
             if self._is_closed:
                 return
             self._is_closed = True
-            watches = [*self._watches.values(), *self._own_watches.values()]
+            watches = [*self._watches.values(), *(listener.watch for listener in self._listeners.values())]
             subscriptions, self._subscriptions = self._subscriptions, []
             thread = self._thread
         self._wake.set()
@@ -212,28 +224,37 @@ class Observer:
     def _start(self) -> None:
         if self._is_closed:
             raise ClosedError(f"the observer of {self._namespace} in {self.store.url} was closed")
+        for prefix in self._records:
+            self._open_watch(prefix)
         if self._thread is None:
-            for prefix in self._records:
-                self._watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
-            self._thread = threading.Thread(target=self._run, name="trunkline-directory", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="trunkline-directory", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _open_source(self, prefix: str) -> None:
         self._users[prefix] = self._users.get(prefix, 0) + 1
+        self._open_watch(prefix)
+
+    def _open_watch(self, prefix: str) -> None:
+        """Watch, unless that is done already; also anew what the store refused, for it may not any more."""
         if prefix not in self._watches:
             self._watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
             self._wake.set()
 
     def _close_source(self, prefix: str) -> None:
-        users = self._users.get(prefix, 0)
-        if users != 1:
-            self._users[prefix] = max(0, users - 1)
+        users = self._users.pop(prefix, 0)
+        if users > 1:
+            self._users[prefix] = users - 1
             return
-        del self._users[prefix]
+        self._close_watch(prefix)
+
+    def _close_watch(self, prefix: str) -> bool:
         watch = self._watches.pop(prefix, None)
-        if watch is not None:
-            watch.close()
-        self._spread(self._roster.forget(prefix, self._clock.monotonic()))
+        if watch is None:
+            return False
+        watch.close()
+        self._spread(self._roster.forget(prefix, self._watches, self._clock.monotonic()))
+        return True
 
     def _run(self) -> None:
         while not self._is_closed:
@@ -249,15 +270,11 @@ class Observer:
 
     def _take_all(self) -> bool:
         """Take one event from each watch; return whether there was any."""
+        with self._lock:
+            sources, listeners = list(self._watches.items()), list(self._listeners.items())
         has_news = False
-        for prefix, watch in [*self._watches.items(), *self._own_watches.items()]:
-            try:
-                event = watch.next(0)
-            except ClosedError:
-                continue
-            except TrunklineError as error:
-                self._fail(prefix, watch, error)
-                continue
+        for prefix, watch in sources:
+            event = self._take(prefix, watch)
             if event is None:
                 continue
             has_news = True
@@ -266,51 +283,70 @@ class Observer:
                     self._tell_owners(prefix, event)
                     self._spread(self._roster.apply(prefix, event, self._clock.monotonic()))
                     self._sync()
-                elif self._own_watches.get(prefix) is watch:
-                    self._owners[prefix](prefix, event)
+        for tell, listener in listeners:
+            event = self._take(listener.prefix, listener.watch)
+            if event is None:
+                continue
+            has_news = True
+            with self._lock:
+                if tell in self._listeners:
+                    _call(tell, listener.prefix, event)
         return has_news
+
+    def _take(self, prefix: str, watch: Watch) -> WatchEvent | None:
+        try:
+            return watch.next(0)
+        except ClosedError:
+            pass
+        except TrunklineError as error:
+            self._fail(prefix, watch, error)
+        return None
 
     def _tell_owners(self, source: str, event: WatchEvent) -> None:
         """Tell agents of this process what happened to their records."""
-        if isinstance(event, Interrupted) or not self._owners_by_record:
+        if isinstance(event, Interrupted):
             return
-        if isinstance(event, Snapshot):
-            entries = {entry.key: entry for entry in event.entries}
-            for record, tell in list(self._owners_by_record.items()):
-                if not record.startswith(source):
-                    continue
-                own = (entries[record],) if record in entries else ()
-                tell(record, Snapshot(own, event.revision))
-            return
-        for entry in event.put:
-            owner = self._owners_by_record.get(entry.key)
-            if owner is not None:
-                owner(entry.key, Changed((entry,), (), event.revision))
-        for key in event.deleted:
-            owner = self._owners_by_record.get(key)
-            if owner is not None:
-                owner(key, Changed((), (key,), event.revision))
+        for tell, listener in list(self._listeners.items()):
+            record = listener.record
+            if not record.startswith(source):
+                continue
+            if isinstance(event, Snapshot):
+                own = tuple(entry for entry in event.entries if entry.key == record)
+                _call(tell, record, Snapshot(own, event.revision))
+                continue
+            put = tuple(entry for entry in event.put if entry.key == record)
+            deleted = tuple(key for key in event.deleted if key == record)
+            if put or deleted:
+                _call(tell, record, Changed(put, deleted, event.revision))
 
     def _spread(self, events: list[DirectoryEvent]) -> None:
         for event in events:
             for subscription in self._subscriptions[:]:
-                subscription.tell(event)
+                _call(subscription.tell, event)
 
     def _sync(self) -> None:
         for subscription in self._subscriptions[:]:
-            if subscription.awaits and self._roster.has_heard(subscription.awaits):
-                subscription.awaits = ()
-                subscription.tell(SYNCED)
+            if not subscription.is_synced and self._roster.has_heard(subscription.sources):
+                subscription.is_synced = True
+                _call(subscription.tell, SYNCED)
 
     def _fail(self, prefix: str, watch: Watch, error: TrunklineError) -> None:
         """The store refuses to be watched: whoever relies on it is told."""
         _log.error("can't watch %s in %s: %s", prefix, self.store.url, error)
-        watch.close()
         with self._lock:
-            self._own_watches.pop(prefix, None)
-            if self._watches.pop(prefix, None) is not None:
+            if self._watches.get(prefix) is watch and self._close_watch(prefix):
                 for subscription in self._subscriptions[:]:
-                    subscription.fail(error)
+                    if prefix in subscription.sources:
+                        _call(subscription.fail, error)
+        watch.close()
+
+
+def _call(tell: Callable[..., None], *arguments: object) -> None:
+    """Call somebody who must not keep the others from being told, whatever goes wrong there."""
+    try:
+        tell(*arguments)
+    except Exception:
+        _log.exception("%r could not be told of %r", tell, arguments)
 
 
 class _Registry:

@@ -250,7 +250,7 @@ class Publisher:
             return
         self._is_closed = True
         deadline = Deadline(timeout, self._clock)
-        self._observer.stop_listening(self._key.agent_prefix, self._key.presence)
+        self._observer.stop_listening(self._take_own_event)
         self._observer.upkeep.forget(self)
         left = deadline.remaining()
         has_turn = self._turn.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX))
@@ -394,7 +394,7 @@ class Publisher:
         _log.warning("agent %r lost its name: %s", self.name, reason)
         if self._session is not None:
             self._session.lease.orphan()
-        self._observer.stop_listening(self._key.agent_prefix, self._key.presence)
+        self._observer.stop_listening(self._take_own_event)
         self._observer.tell(NameConflict(self.name, self._key.presence, is_lost=True))
 
     def _superseded(self) -> SupersededError:
