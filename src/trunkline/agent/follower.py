@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from trunkline.agent.record import record_of_publication
 from trunkline.clock import Clock, Deadline
@@ -26,11 +27,18 @@ from trunkline.directory.event import (
 from trunkline.directory.roster import SYNCED
 from trunkline.directory.view import DirectoryView
 from trunkline.directory.watch import DirectoryWatch
-from trunkline.errors import AgentNotFoundError, ClosedError, MetadataMismatchError, PeerGoneError, TrunklineError
+from trunkline.errors import (
+    AgentNotFoundError,
+    ClosedError,
+    MetadataMismatchError,
+    PeerGoneError,
+    StoreError,
+    TrunklineError,
+)
 from trunkline.metadata.key import DEFAULT_LABEL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from trunkline.agent.membership import Membership
     from trunkline.agent.peer import Peer
@@ -43,7 +51,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RELOAD_TIMEOUT = 5.0
-"""Seconds that loading a peer again may take before it is given up until its next change."""
+"""Seconds that one attempt to load a peer again may take."""
+
+RETRY_DELAY = 1.0
+"""Seconds from an attempt that failed because of the store to the next."""
+
+_Step: TypeAlias = "Callable[[], PeerEvent | None]"
+"""Something to be done for an agent, which returns what to tell of it then."""
 
 
 @dataclass(slots=True)
@@ -54,22 +68,25 @@ class _Wanted:
         labels: Which parts of its metadata, each with the number of the content that was loaded (0: none yet).
         require: What its attributes have to be.
         fetches: How many calls are just fetching it, which load it themselves.
+        revision: The store's revision of the latest that was loaded.
+        departure: How it left last while it was being fetched; None if it came again.
     """
 
     labels: dict[str, int] = field(default_factory=dict)
     require: Mapping[str, str] = field(default_factory=dict)
     fetches: int = 0
+    revision: int = 0
+    departure: PeerLeft | None = None
 
 
-class _Expiry:
-    """The end of an agent's second TTL, for the upkeep to call."""
+class _Reminder:
+    """Something to be done for an agent later, when the upkeep says so."""
 
-    def __init__(self, follower: Follower, listing: AgentListing) -> None:
-        self._follower = follower
-        self._listing = listing
+    def __init__(self, remind: Callable[[_Reminder], None]) -> None:
+        self._remind = remind
 
     def mend(self) -> None:
-        self._follower.enqueue(PeerLeft(self._listing, LeaveReason.EXPIRED), is_final=True)
+        self._remind(self)
 
 
 class Follower:
@@ -99,14 +116,17 @@ class Follower:
         self._clock = clock
         self._lock = threading.RLock()  # guards all below; never held while waiting
         self._wanted: dict[str, _Wanted] = {}
-        self._queue: deque[tuple[PeerEvent, bool]] = deque()
+        self._queue: deque[tuple[str, _Step]] = deque()
+        self._busy: Counter[str] = Counter()  # how many steps of each agent are queued or under way
         self._thread: threading.Thread | None = None
         self._listings: dict[str, AgentListing] = {}  # as told to watches
         self._unreachable: dict[str, str] = {}  # incarnations whose process is known to have ended
-        self._expiries: dict[str, _Expiry] = {}
+        self._expiries: dict[str, _Reminder] = {}
+        self._retries: dict[str, _Reminder] = {}
         self._watches: list[DirectoryWatch] = []
         self._is_synced = False
         self._outage: StoreLost | None = None
+        self._failure: TrunklineError | None = None
         self._is_closed = False
         self._subscription = membership.observer.subscribe(self._tell, self._fail)
         peers.on_death = self._peer_died
@@ -116,19 +136,23 @@ class Follower:
     def fetch(self, name: str, label: str, require: Mapping[str, str], deadline: Deadline) -> Peer:
         """Find an agent, load it, and keep it up to date from then on. Raises as Agent.fetch."""
         with self._lock:
-            is_new = name not in self._wanted
             wanted = self._wanted.setdefault(name, _Wanted())
             wanted.fetches += 1
-            wanted.require = dict(require) or wanted.require
+            if wanted.fetches == 1:
+                wanted.departure = None
         try:
             publication = self._membership.fetch(name, label, self._peers.dead_incarnations(name), deadline)
-            peer = self._load(wanted, publication)
+            peer = self._load(wanted, publication, require or wanted.require)
+            with self._lock:
+                wanted.require = dict(require) or wanted.require
+                self._wanted.setdefault(name, wanted)  # it may have been forgotten meanwhile
         finally:
             with self._lock:
                 wanted.fetches -= 1
-                if is_new and not wanted.labels and not wanted.fetches:
-                    self._wanted.pop(name, None)
-        self._catch_up(name)
+                if not wanted.labels and not wanted.fetches and self._wanted.get(name) is wanted:
+                    del self._wanted[name]
+        if self._is_behind(name):
+            self._enqueue(name, partial(self._catch_up, name))
         return peer
 
     def forget(self, name: str) -> None:
@@ -136,6 +160,7 @@ class Follower:
         with self._lock:
             wanted = self._wanted.pop(name, None)
             self._drop_expiry(name)
+            self._drop_retry(name)
         if wanted is not None:
             self._membership.unfollow_nixl(name)
 
@@ -174,9 +199,17 @@ class Follower:
                 watch.offer(SYNCED)
             if self._outage is not None:
                 watch.offer(self._outage)
+            if self._failure is not None:
+                watch.fail(self._failure)
             self._watches.append(watch)
         if include_nixl:
-            subscription = observer.subscribe(sync, watch.fail, include_nixl=True)
+            try:
+                subscription = observer.subscribe(sync, watch.fail, include_nixl=True)
+            except BaseException:
+                watch.close()
+                raise
+            if watch.is_closed:  # by the end of the agent, before there was a subscription to end
+                observer.unsubscribe(subscription, include_nixl=True)
         return watch
 
     def view(self) -> DirectoryView:
@@ -184,7 +217,7 @@ class Follower:
         seen = self._membership.observer.view()
         with self._lock:
             listings = {name: listing for name, listing in self._listings.items() if name != self._name}
-        return DirectoryView(listings, age=seen.age, is_synced=self._is_synced)
+            return DirectoryView(listings, age=seen.age, is_synced=self._is_synced)
 
     def close(self, deadline: Deadline) -> None:
         """Follow nobody any more, and end the watches. Idempotent.
@@ -199,6 +232,8 @@ class Follower:
             watches, self._watches = self._watches, []
             for name in list(self._expiries):
                 self._drop_expiry(name)
+            for name in list(self._retries):
+                self._drop_retry(name)
             thread = self._thread
         self._membership.observer.unsubscribe(self._subscription)
         for watch in watches:
@@ -208,44 +243,40 @@ class Follower:
 
     # -- what happens ------------------------------------------------------------------------------------------
 
-    def enqueue(self, event: PeerEvent, *, is_final: bool = False) -> None:
-        """Have an event worked off; ``is_final`` if it is no news, but the end of a time to come back."""
+    def _enqueue(self, name: str, step: _Step) -> None:
+        """Have something done for an agent, after what is to be done already."""
         with self._lock:
             if self._is_closed:
                 return
-            self._queue.append((event, is_final))
+            self._queue.append((name, step))
+            self._busy[name] += 1
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"trunkline-follow-{self._name}", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=f"trunkline-follow-{self._name}", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def _tell(self, event: DirectoryEvent) -> None:
         """Take an event from the observer, on its thread."""
         if isinstance(event, (PeerJoined, PeerUpdated, PeerSuspect, PeerLeft)):
-            agent = event.agent
             with self._lock:
-                if self._unreachable.get(agent.name) == agent.incarnation:
-                    if isinstance(event, PeerLeft):
-                        del self._unreachable[agent.name]
+                wanted = self._wanted.get(event.name)
+                is_wanted = wanted is not None and bool(wanted.labels)  # else a fetch that waits loads it itself
+                # What is told of one agent stays in order, also if it is forgotten meanwhile.
+                if not is_wanted and not self._busy[event.name]:
+                    self._spread(event)
                     return
-                wanted = self._wanted.get(agent.name)
-            if wanted is None or not wanted.labels:  # nothing of it is loaded; a fetch that waits loads it itself
-                self._spread(event)
-                return
-            self._act_at_once(event)
-            self.enqueue(event)
+            if is_wanted:
+                self._act_at_once(event)
+            self._enqueue(event.name, partial(self._work_off, event))
             return
-        if isinstance(event, Synced):
-            self._is_synced = True
-        elif isinstance(event, (StoreLost, StoreBack)):
-            self._outage = event if isinstance(event, StoreLost) else None
-        elif isinstance(event, NameConflict) and event.name != self._name:
+        if isinstance(event, NameConflict) and event.name != self._name:
             return
         self._spread(event)
 
     def _act_at_once(self, event: PeerEvent) -> None:
         """Keep new transfers away from a peer that must not have any, before anything that may wait."""
         peer = self._peers.find(event.name)
-        if peer is None or peer.gone is not None:
+        if peer is None or peer.gone is not None or not _is_same(peer, event.agent):
             return
         if isinstance(event, PeerLeft) and event.reason in {LeaveReason.WITHDRAWN, LeaveReason.SUPERSEDED}:
             peer.bury(_REASONS[event.reason])
@@ -253,16 +284,43 @@ class Follower:
             peer.target.is_draining = event.agent.state == "draining"
 
     def _spread(self, event: DirectoryEvent) -> None:
+        """Tell watches, in an order that holds for each agent whichever thread it is that tells."""
         with self._lock:
-            if isinstance(event, PeerLeft):
-                self._listings.pop(event.name, None)
-            elif isinstance(event, (PeerJoined, PeerUpdated, PeerSuspect)):
-                self._listings[event.name] = event.agent
+            if isinstance(event, (PeerJoined, PeerUpdated, PeerSuspect, PeerLeft)):
+                self._spread_peer(event)
+                return
+            if isinstance(event, Synced):
+                self._is_synced = True
+            elif isinstance(event, (StoreLost, StoreBack)):
+                self._outage = event if isinstance(event, StoreLost) else None
             for watch in self._watches:
-                watch.offer(event)
+                if not (isinstance(event, Synced) and watch.include_nixl):  # those have to hear more before
+                    watch.offer(event)
+
+    def _spread_peer(self, event: PeerEvent) -> None:
+        agent, known = event.agent, self._listings.get(event.name)
+        if self._unreachable.get(agent.name) == agent.incarnation:
+            if isinstance(event, PeerLeft):
+                del self._unreachable[agent.name]
+            return
+        events: list[PeerEvent] = [event]
+        if isinstance(event, PeerLeft):
+            if known is None or known.incarnation != agent.incarnation:
+                return  # it was told already
+            del self._listings[agent.name]
+        else:
+            if known is not None and known.incarnation != agent.incarnation:  # a suspect that the store had given up
+                events.insert(0, PeerLeft(known, LeaveReason.SUPERSEDED))
+            elif known is not None and known.is_suspect and isinstance(event, PeerSuspect):
+                events.clear()
+            self._listings[agent.name] = agent
+        for each in events:
+            for watch in self._watches:
+                watch.offer(each)
 
     def _fail(self, error: TrunklineError) -> None:
         with self._lock:
+            self._failure = error
             for watch in self._watches:
                 watch.fail(error)
 
@@ -272,49 +330,67 @@ class Follower:
                 if not self._queue:
                     self._thread = None
                     return
-                event, is_final = self._queue.popleft()
+                name, step = self._queue.popleft()
+            told: PeerEvent | None = None
             try:
-                told = self._expire(event) if is_final and isinstance(event, PeerLeft) else self._work_off(event)
+                told = step()
             except ClosedError:
-                continue
+                pass
             except Exception:  # whatever one agent's metadata does, the others' events go on
-                log.exception("agent %r could not follow %r", self._name, event)
-                continue
-            if told is not None:
-                self._spread(told)
+                log.exception("agent %r could not follow %r", self._name, name)
+            with self._lock:
+                if told is not None:
+                    self._spread(told)
+                self._busy[name] -= 1
+                if not self._busy[name]:
+                    del self._busy[name]
 
     def _work_off(self, event: PeerEvent) -> PeerEvent | None:
         """Bring a peer in line with an event; return what to tell of it."""
         name = event.name
         with self._lock:
             wanted = self._wanted.get(name)
-        if wanted is None:
-            return event
+            if wanted is None:
+                return event
+            if wanted.fetches:
+                wanted.departure = event if isinstance(event, PeerLeft) else None
         if isinstance(event, PeerLeft):
             return self._leave(event)
-        peer = self._peers.find(name)
         self._drop_expiry(name)
         if isinstance(event, PeerSuspect):
             return event
         if isinstance(event, PeerUpdated) and event.label is not None and event.generation is None:
-            if event.label in wanted.labels and peer is not None and peer.gone is None:
-                wanted.labels[event.label] = 0
-                self._peers.drop_label(self._engine, name, event.label)
+            self._drop_label(wanted, event.agent, event.label)
             return event
-        is_same = peer is not None and _is_same(peer, event.agent)
+        self._align(wanted, event.agent)
+        return event
+
+    def _drop_label(self, wanted: _Wanted, agent: AgentListing, label: str) -> None:
+        """A label was withdrawn. It may have been fetched anew since."""
+        peer = self._peers.find(agent.name)
+        if peer is None or peer.gone is not None or not _is_same(peer, agent) or agent.revision < wanted.revision:
+            return
+        if label in wanted.labels:
+            wanted.labels[label] = 0
+            self._peers.drop_label(self._engine, agent.name, label)
+
+    def _align(self, wanted: _Wanted, agent: AgentListing) -> None:
+        """Bring a peer in line with what is listed of it."""
+        peer = self._peers.find(agent.name)
+        is_same = peer is not None and _is_same(peer, agent)
         if peer is not None and is_same:
             peer.revive()
         if peer is None or not is_same or peer.gone is not None:
-            if not self._reload:
-                return event
-            wanted.labels = dict.fromkeys(wanted.labels, 0)
+            if not self._reload or agent.incarnation in self._peers.dead_incarnations(agent.name):
+                return
+            if not wanted.fetches:
+                wanted.labels = dict.fromkeys(wanted.labels, 0)
         else:
-            if not event.agent.is_nixl:
-                peer.attributes = dict(event.agent.attributes)
-            peer.target.is_draining = event.agent.state == "draining"
+            if not agent.is_nixl:
+                peer.attributes = dict(agent.attributes)
+            peer.target.is_draining = agent.state == "draining"
         if not wanted.fetches:
-            self._load_again(name, wanted, event.agent)
-        return event
+            self._load_again(agent.name, wanted, agent)
 
     def _load_again(self, name: str, wanted: _Wanted, agent: AgentListing) -> None:
         """Load what differs from what was loaded of an agent."""
@@ -325,8 +401,11 @@ class Follower:
                 publication = self._membership.fetch(
                     name, label, self._peers.dead_incarnations(name), Deadline(RELOAD_TIMEOUT, self._clock)
                 )
-                self._load(wanted, publication)
-            except AgentNotFoundError:  # gone again: its event is on the way
+                self._load(wanted, publication, wanted.require)
+            except (AgentNotFoundError, StoreError) as error:
+                # It is gone again, and its event is on the way; or the store is away, which says nothing of the peer.
+                log.info("agent %r can't load peer %r again yet: %s", self._name, name, error)
+                self._schedule_retry(name)
                 return
             except MetadataMismatchError as error:
                 # Memory that two labels share has another key now: one label at a time can't be brought up to date.
@@ -343,15 +422,16 @@ class Follower:
                 self._peers.fail(name, error)
                 return
 
-    def _load(self, wanted: _Wanted, publication: Publication) -> Peer:
+    def _load(self, wanted: _Wanted, publication: Publication, require: Mapping[str, str]) -> Peer:
         record = record_of_publication(publication)
-        record.check(wanted.require)
+        record.check(require)
         peer = self._peers.load(self._engine, record)
         presence = publication.presence
         if presence is None:
             self._membership.follow_nixl(publication.name)
         with self._lock:
             self._drop_expiry(publication.name)
+            wanted.revision = max(wanted.revision, publication.revision)
             if presence is None:
                 wanted.labels[publication.label] = publication.revision
             else:
@@ -359,19 +439,53 @@ class Follower:
                 peer.target.is_draining = presence.state == "draining"
         return peer
 
-    def _catch_up(self, name: str) -> None:
-        """After a fetch: work off what changed while it was under way and events were left to it."""
-        listing = self._membership.observer.listing(name)
+    def _is_behind(self, name: str) -> bool:
+        """Whether a peer changed while it was fetched, or left: events of that time were left to the fetch."""
+        listing, heard = self._membership.observer.latest(name)
+        peer = self._peers.find(name)
         with self._lock:
             wanted = self._wanted.get(name)
-            if listing is None or wanted is None or wanted.fetches:
-                return
-            is_behind = any(
-                listing.labels.get(label, loaded) > loaded and not listing.is_nixl
-                for label, loaded in wanted.labels.items()
-            )
-        if is_behind:
-            self.enqueue(PeerUpdated(listing))
+            if wanted is None or wanted.fetches or peer is None:
+                return False
+            if listing is None:
+                return wanted.departure is not None
+            if not _is_same(peer, listing):
+                return heard > wanted.revision
+            return any(listing.labels.get(label, loaded) != loaded for label, loaded in wanted.labels.items())
+
+    def _catch_up(self, name: str) -> PeerEvent | None:
+        """Bring a peer in line with what is listed now; watches have been told of that already."""
+        listing, heard = self._membership.observer.latest(name)
+        peer = self._peers.find(name)
+        with self._lock:
+            wanted = self._wanted.get(name)
+            if wanted is None or wanted.fetches:
+                return None
+            departure, wanted.departure = wanted.departure, None
+        # A listing from before the fetch says nothing: what is to be said of the peer is still on the way.
+        if heard and heard < wanted.revision:
+            return None
+        if listing is not None:
+            self._align(wanted, listing)
+        if departure is not None and peer is not None and (listing is None or not _is_same(peer, listing)):
+            told = self._leave(departure)
+            return told if isinstance(told, PeerSuspect) else None
+        return None
+
+    def _schedule_retry(self, name: str) -> None:
+        def retry(_: _Reminder) -> None:
+            self._enqueue(name, partial(self._catch_up, name))
+
+        with self._lock:
+            self._drop_retry(name)
+            if not self._is_closed and name in self._wanted:
+                self._retries[name] = _Reminder(retry)
+                self._membership.observer.upkeep.request(self._retries[name], RETRY_DELAY)
+
+    def _drop_retry(self, name: str) -> None:
+        retry = self._retries.pop(name, None)
+        if retry is not None:
+            self._membership.observer.upkeep.forget(retry)
 
     # -- ends --------------------------------------------------------------------------------------------------
 
@@ -398,39 +512,44 @@ class Follower:
         return PeerSuspect(replace(event.agent, is_suspect=True))
 
     def _schedule_expiry(self, name: str, listing: AgentListing) -> None:
+        def expire(expiry: _Reminder) -> None:
+            self._enqueue(name, partial(self._expire, expiry, listing))
+
         with self._lock:
             self._drop_expiry(name)
-            self._expiries[name] = _Expiry(self, listing)
-            self._membership.observer.upkeep.request(
-                self._expiries[name], listing.ttl or self._membership.publisher.ttl
-            )
+            if not self._is_closed:
+                self._expiries[name] = _Reminder(expire)
+                self._membership.observer.upkeep.request(
+                    self._expiries[name], listing.ttl or self._membership.publisher.ttl
+                )
 
     def _drop_expiry(self, name: str) -> None:
-        expiry = self._expiries.pop(name, None)
+        with self._lock:
+            expiry = self._expiries.pop(name, None)
         if expiry is not None:
             self._membership.observer.upkeep.forget(expiry)
 
-    def _expire(self, event: PeerLeft) -> PeerLeft | None:
+    def _expire(self, expiry: _Reminder, listing: AgentListing) -> PeerLeft | None:
         """A lost or suspect peer had a second TTL to come back, and did not."""
         with self._lock:
-            if self._expiries.pop(event.name, None) is None:
+            if self._expiries.get(listing.name) is not expiry:  # it came back since
                 return None
-        peer = self._peers.find(event.name)
-        if peer is not None and _is_same(peer, event.agent):
+            del self._expiries[listing.name]
+        peer = self._peers.find(listing.name)
+        if peer is not None and _is_same(peer, listing):
             self._peers.end(self._engine, peer, _REASONS[LeaveReason.EXPIRED])
-        return event
+        return PeerLeft(listing, LeaveReason.EXPIRED)
 
     def _peer_died(self, peer: Peer) -> None:
         """A connection broke, and a new one was refused: the peer's process is gone."""
         with self._lock:
             if peer.incarnation is None:  # NIXL's don't say which they are: the next one may be there already
                 return
-            self._unreachable[peer.name] = peer.incarnation
             self._drop_expiry(peer.name)
             listing = self._listings.get(peer.name)
-            if listing is None or not _is_same(peer, listing):  # nobody was told that it was there
-                return
-        self._spread(PeerLeft(listing, LeaveReason.UNREACHABLE))
+            if listing is not None and _is_same(peer, listing):  # else nobody was told that it was there
+                self._spread(PeerLeft(listing, LeaveReason.UNREACHABLE))
+            self._unreachable[peer.name] = peer.incarnation
 
 
 _REASONS = {

@@ -60,6 +60,7 @@ class Membership:
         self._clock = clock
         self._namespace = namespace
         self._followed: set[str] = set()  # NIXL's own agents, whose keys are watched one by one
+        self._following = threading.Lock()  # guards it; before the observer's lock
         self._turn = threading.Lock()  # so that what is published last is the latest; held while the store works
         with contextlib.ExitStack() as cleanup:
             opened = cleanup.enter_context(open_store(store)) if isinstance(store, str) else store
@@ -111,17 +112,19 @@ class Membership:
 
     def follow_nixl(self, name: str) -> None:
         """Have the observer tell of one of NIXL's own agents. Idempotent."""
-        if name not in self._followed:
-            self._followed.add(name)
-            for place in places(self._namespace):
-                self.observer.follow(MetadataKey(place, name).agent_prefix)
+        with self._following:
+            if name not in self._followed:
+                self._followed.add(name)
+                for place in places(self._namespace):
+                    self.observer.follow(MetadataKey(place, name).agent_prefix)
 
     def unfollow_nixl(self, name: str) -> None:
         """Undo :meth:`follow_nixl`. Idempotent."""
-        if name in self._followed:
-            self._followed.remove(name)
-            for place in places(self._namespace):
-                self.observer.unfollow(MetadataKey(place, name).agent_prefix)
+        with self._following:
+            if name in self._followed:
+                self._followed.remove(name)
+                for place in places(self._namespace):
+                    self.observer.unfollow(MetadataKey(place, name).agent_prefix)
 
     def wait_heard(self, drain: float, deadline: Deadline) -> None:
         """Give peers time to hear of a change."""
@@ -138,7 +141,9 @@ class Membership:
             self.wait_heard(drain, deadline)
 
     def disconnect(self) -> None:
-        """Close the store, if it was opened here."""
+        """Watch nothing any more, and close the store if it was opened here."""
+        for name in list(self._followed):  # other agents of this process go on with the observer
+            self.unfollow_nixl(name)
         self._cleanup.close()
 
     @contextlib.contextmanager

@@ -47,6 +47,7 @@ class Peer:
         self._timeout = timeout
         self._gone = threading.Event()
         self._is_lost = False
+        self._turn = threading.Lock()  # of those who say that it is gone, or back
 
     @property
     def catalog(self) -> Catalog:
@@ -158,24 +159,27 @@ class Peer:
 
     def bury(self, reason: str) -> None:
         """Mark it as gone, for good (for the agent)."""
-        self._is_lost = False
-        if self.target.gone is None:
-            self.target.gone = reason
-        self._gone.set()
+        with self._turn:
+            self._is_lost = False
+            if self.target.gone is None:
+                self.target.gone = reason
+            self._gone.set()
 
     def lose(self, reason: str) -> None:
         """Mark it as gone for now (for the agent)."""
-        if self.target.gone is None:
-            self.target.gone = reason
-            self._is_lost = True
-            self._gone.set()
+        with self._turn:
+            if self.target.gone is None:
+                self.target.gone = reason
+                self._is_lost = True
+                self._gone.set()
 
     def revive(self) -> None:
         """It was lost and is back (for the agent)."""
-        if self._is_lost:
-            self._is_lost = False
-            self._gone.clear()
-            self.target.gone = None
+        with self._turn:
+            if self._is_lost:
+                self._is_lost = False
+                self._gone.clear()
+                self.target.gone = None
 
     def _view(self, entry: TensorEntry) -> RemoteTensor:
         return RemoteTensor(

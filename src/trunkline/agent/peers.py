@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from trunkline.agent.peer import Peer
 from trunkline.backend.contract import ConnectionInfo
 from trunkline.errors import (
+    ClosedError,
     DeadlineError,
     MetadataMismatchError,
     NoBackendError,
@@ -87,6 +88,7 @@ class Peers:
         Raises:
             MetadataMismatchError: It is this agent's own metadata, or has another remote key than another label for
                 the same range.
+            ClosedError: The agent was closed.
             MetadataDecodeError: Connection info or remote keys are not what they should be.
             NoBackendError: The peer is not loaded, and the metadata has no connection info for a backend of ours.
         """
@@ -94,7 +96,11 @@ class Peers:
         if metadata.agent == self._agent:
             raise MetadataMismatchError(f"agent {self._agent!r} can't load its own metadata as a peer")
         with self._lock:
+            if self._closed:  # by another thread, while this one was fetching
+                raise ClosedError(f"agent {self._agent!r} is closed: make a new Agent", agent=self._agent)
             peer = self._peers.get(metadata.agent)
+            if peer is not None and record.incarnation is not None and record.incarnation == peer.incarnation:
+                peer.revive()  # if it was lost, it is back
             if peer is None or _is_another(peer, record):
                 peer = self._open(engine, record)
                 self._failures.pop(metadata.agent, None)

@@ -48,12 +48,21 @@ class Listening:
 
 
 class Subscription:
-    """Somebody who is told of every event, on the observer's thread: it must be brief and must not wait."""
+    """Somebody who is told of every event, on the observer's thread: it must be brief and must not wait.
 
-    def __init__(self, tell: Callable[[DirectoryEvent], None], fail: Callable[[TrunklineError], None]) -> None:
+    Args:
+        tell: Called with events.
+        fail: Called if there will be no more.
+        sources: What it relies on: what each of these watches selects.
+    """
+
+    def __init__(
+        self, tell: Callable[[DirectoryEvent], None], fail: Callable[[TrunklineError], None], sources: tuple[str, ...]
+    ) -> None:
         self.tell = tell
         self.fail = fail
-        self.awaits: tuple[str, ...] = ()  # sources that must be heard before it is synced
+        self.sources = sources
+        self.is_synced = False
 
 
 class Observer:
@@ -116,19 +125,17 @@ class Observer:
         Raises:
             ClosedError: The observer was closed.
         """
-        subscription = Subscription(tell, fail)
+        sources = (*self._records, self._everything) if include_nixl else self._records
+        subscription = Subscription(tell, fail, sources)
         with self._lock:
             self._start()
-            sources = self._records
             if include_nixl:
                 self._open_source(self._everything)
-                sources = (*sources, self._everything)
             for event in self._roster.events_so_far():
                 tell(event)
             if self._roster.has_heard(sources):
+                subscription.is_synced = True
                 tell(SYNCED)
-            else:
-                subscription.awaits = sources
             outage = self._roster.outage()
             if outage is not None:
                 tell(outage)
@@ -183,8 +190,7 @@ class Observer:
     def tell(self, event: DirectoryEvent) -> None:
         """Tell every subscriber something that the store did not say."""
         with self._lock:
-            for subscription in self._subscriptions:
-                subscription.tell(event)
+            self._spread([event])
 
     def excuse(self) -> None:
         """Note that the store was away: an agent of this process lost its lease."""
@@ -197,10 +203,10 @@ class Observer:
             self._start()
             return self._roster.view(self._records, self._clock.monotonic())
 
-    def listing(self, name: str) -> AgentListing | None:
-        """Return one agent, as last heard."""
+    def latest(self, name: str) -> tuple[AgentListing | None, int]:
+        """Return one agent, as last heard, and the revision up to which its record is known."""
         with self._lock:
-            return self._roster.listing(name)
+            return self._roster.listing(name), self._roster.revision_of(name)
 
     def close(self) -> None:
         """End the thread, the watches and the store. Idempotent."""
@@ -225,28 +231,37 @@ class Observer:
     def _start(self) -> None:
         if self._is_closed:
             raise ClosedError(f"the observer of {self._namespace} in {self.store.url} was closed")
+        for prefix in self._records:
+            self._open_watch(prefix)
         if self._thread is None:
-            for prefix in self._records:
-                self._watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
-            self._thread = threading.Thread(target=self._run, name="trunkline-directory", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="trunkline-directory", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _open_source(self, prefix: str) -> None:
         self._users[prefix] = self._users.get(prefix, 0) + 1
+        self._open_watch(prefix)
+
+    def _open_watch(self, prefix: str) -> None:
+        """Watch, unless that is done already; also anew what the store refused, for it may not any more."""
         if prefix not in self._watches:
             self._watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
             self._wake.set()
 
     def _close_source(self, prefix: str) -> None:
-        users = self._users.get(prefix, 0)
-        if users != 1:
-            self._users[prefix] = max(0, users - 1)
+        users = self._users.pop(prefix, 0)
+        if users > 1:
+            self._users[prefix] = users - 1
             return
-        del self._users[prefix]
+        self._close_watch(prefix)
+
+    def _close_watch(self, prefix: str) -> bool:
         watch = self._watches.pop(prefix, None)
-        if watch is not None:
-            watch.close()
-        self._spread(self._roster.forget(prefix, self._clock.monotonic()))
+        if watch is None:
+            return False
+        watch.close()
+        self._spread(self._roster.forget(prefix, self._watches, self._clock.monotonic()))
+        return True
 
     def _run(self) -> None:
         while not self._is_closed:
@@ -262,10 +277,9 @@ class Observer:
 
     def _take_all(self) -> bool:
         """Take one event from each watch; return whether there was any."""
-        has_news = False
         with self._lock:
-            sources = list(self._watches.items())
-            listeners = self._all_listening()
+            sources, listeners = list(self._watches.items()), self._all_listening()
+        has_news = False
         for prefix, watch in sources:
             event = self._take(prefix, watch)
             if event is not None:
@@ -281,7 +295,7 @@ class Observer:
                 has_news = True
                 with self._lock:
                     if listening in self._listeners.get(listening.record, ()):
-                        listening.tell(listening.prefix, event)
+                        _call(listening.tell, listening.prefix, event)
         return has_news
 
     def _take(self, prefix: str, watch: Watch) -> WatchEvent | None:
@@ -312,7 +326,7 @@ class Observer:
 
     def _tell_owner(self, record: str, event: WatchEvent) -> None:
         for listening in self._listeners.get(record, ())[:]:
-            listening.tell(record, event)
+            _call(listening.tell, record, event)
 
     def _all_listening(self) -> list[Listening]:
         return [listening for listeners in self._listeners.values() for listening in listeners]
@@ -327,25 +341,34 @@ class Observer:
     def _spread(self, events: list[DirectoryEvent]) -> None:
         for event in events:
             for subscription in self._subscriptions[:]:
-                subscription.tell(event)
+                _call(subscription.tell, event)
 
     def _sync(self) -> None:
         for subscription in self._subscriptions[:]:
-            if subscription.awaits and self._roster.has_heard(subscription.awaits):
-                subscription.awaits = ()
-                subscription.tell(SYNCED)
+            if not subscription.is_synced and self._roster.has_heard(subscription.sources):
+                subscription.is_synced = True
+                _call(subscription.tell, SYNCED)
 
     def _fail(self, prefix: str, watch: Watch, error: TrunklineError) -> None:
         """The store refuses to be watched: whoever relies on it is told."""
         _log.error("can't watch %s in %s: %s", prefix, self.store.url, error)
-        watch.close()
         with self._lock:
             for listening in self._all_listening():
                 if listening.watch is watch:
                     self._drop_listening(listening)
-            if self._watches.pop(prefix, None) is not None:
+            if self._watches.get(prefix) is watch and self._close_watch(prefix):
                 for subscription in self._subscriptions[:]:
-                    subscription.fail(error)
+                    if prefix in subscription.sources:
+                        _call(subscription.fail, error)
+        watch.close()
+
+
+def _call(tell: Callable[..., None], *arguments: object) -> None:
+    """Call somebody who must not keep the others from being told, whatever goes wrong there."""
+    try:
+        tell(*arguments)
+    except Exception:
+        _log.exception("%r could not be told of %r", tell, arguments)
 
 
 class _Registry:

@@ -126,11 +126,19 @@ class Roster:
             events.extend(self._compare(name, now))
         return events
 
-    def forget(self, source: str, now: float) -> list[DirectoryEvent]:
-        """Drop what only this source told: its watch was closed."""
+    def forget(self, source: str, others: Iterable[str], now: float) -> list[DirectoryEvent]:
+        """Drop what only this source told: its watch was closed.
+
+        Args:
+            source: What it selected.
+            others: What the watches that go on select.
+            now: The time.
+        """
         touched: dict[str, None] = {}
-        for key in [key for key in self._keys if key.startswith(source) and self._keys[key][0].part is not _PRESENCE]:
-            self._remove(key, touched)
+        kept = tuple(other for other in others if other != source)
+        for key in [key for key in self._keys if key.startswith(source) and not key.startswith(kept)]:
+            if self._keys[key][0].part is not _PRESENCE:
+                self._remove(key, touched)
         self._revisions.pop(source, None)
         events = self._find_store(source, now)
         for name in touched:
@@ -190,6 +198,12 @@ class Roster:
         shown = self._shown.get(name)
         return None if shown is None else shown.listing
 
+    def revision_of(self, name: str) -> int:
+        """Return the revision up to which it is known what became of an agent's record; 0 if nothing is."""
+        keys = [f"{presence_prefix(place)}{name}" for place in self._places]
+        known = [self._keys[key][1].mod_revision for key in keys if key in self._keys]
+        return max([*known, *(self._tombstones.get(key, 0) for key in keys)])
+
     def view(self, sources: Iterable[str], now: float) -> DirectoryView:
         """Return everybody, and how old that knowledge is."""
         return DirectoryView(
@@ -225,27 +239,24 @@ class Roster:
         present = {entry.key for entry in snapshot.entries}
         for key in [key for key in self._keys if key.startswith(source) and key not in present]:
             if is_other_history or self._keys[key][1].mod_revision <= snapshot.revision:
-                self._remove(key, touched)
+                self._delete(key, snapshot.revision, touched, is_certain=True)
         for entry in snapshot.entries:
-            if is_other_history and entry.key in self._keys:
+            # What was known up to this revision counts no more: not even if it seems later, as it does after the
+            # cluster was replaced by one whose revisions are higher.
+            known = self._keys.get(entry.key)
+            if known is not None and (is_other_history or known[1].mod_revision <= snapshot.revision):
                 self._remove(entry.key, touched)
-            self._put(entry, touched, as_of=snapshot.revision)
+            if self._tombstones.get(entry.key, 0) <= snapshot.revision:
+                self._tombstones.pop(entry.key, None)
+            self._put(entry, touched)
 
-    def _put(self, entry: Entry, touched: dict[str, None], *, as_of: int = 0) -> None:
-        """Take in a key's value, unless later news of it is known.
-
-        Args:
-            entry: The key.
-            touched: Gets the agent's name.
-            as_of: The revision of a snapshot that says so: what was known up to there does not count, not even where
-                its revision is later, for then it is of another history, which the snapshot's has overtaken.
-        """
+    def _put(self, entry: Entry, touched: dict[str, None]) -> None:
         parsed = self._parse(entry.key)
         if parsed is None:
             return
         known = self._keys.get(entry.key)
         latest = known[1].mod_revision if known else self._tombstones.get(entry.key, 0)
-        if entry.mod_revision <= latest and not latest <= as_of:
+        if entry.mod_revision <= latest:
             return
         presence = None
         if parsed.part is _PRESENCE:
@@ -261,9 +272,9 @@ class Roster:
         self._agents.setdefault(parsed.agent, {})[entry.key] = None
         touched[parsed.agent] = None
 
-    def _delete(self, key: str, revision: int, touched: dict[str, None]) -> None:
+    def _delete(self, key: str, revision: int, touched: dict[str, None], *, is_certain: bool = False) -> None:
         known = self._keys.get(key)
-        if known is not None and known[1].mod_revision <= revision:
+        if known is not None and (is_certain or known[1].mod_revision <= revision):
             self._remove(key, touched)
         self._tombstones[key] = max(revision, self._tombstones.pop(key, 0))
         if len(self._tombstones) > TOMBSTONES:
@@ -327,9 +338,11 @@ class Roster:
         if current is None:
             if shown is None:
                 return []
-            records = [record for key in self._agents.get(name, ()) if (record := self._keys[key][2]) is not None]
-            if records and all(record.incarnation != shown.listing.incarnation for record in records):
-                return [self._leave(shown, LeaveReason.SUPERSEDED)]  # by one that has not published yet
+            records = [
+                presence for _, _, presence in map(self._keys.__getitem__, self._agents.get(name, ())) if presence
+            ]
+            if records and all(presence.incarnation != shown.listing.incarnation for presence in records):
+                return [self._leave(shown, LeaveReason.SUPERSEDED)]  # its successor has published nothing yet
             if records or shown.listing.is_nixl:
                 return [self._leave(shown, LeaveReason.WITHDRAWN)]
             if shown.due_at is None:

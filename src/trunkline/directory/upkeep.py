@@ -43,8 +43,9 @@ class Upkeep:
                 return
             self._due[broken] = min(due, self._due.get(broken, due))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="trunkline-upkeep", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="trunkline-upkeep", daemon=True)
+                thread.start()  # fails when there are no more threads; the next request tries again
+                self._thread = thread
         self._wake.set()
 
     def forget(self, broken: Mendable) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from trunkline.clock import Clock, Deadline
@@ -23,7 +25,7 @@ from trunkline.directory.event import (
     Synced,
 )
 from trunkline.directory.roster import updates
-from trunkline.errors import ClosedError, ConfigurationError, TrunklineError
+from trunkline.errors import ClosedError, ConfigurationError, ForkedError, TrunklineError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -51,6 +53,9 @@ class DirectoryWatch:
         clock: Measures time-outs.
         on_close: Called once, when the watch is closed.
         queue_limit: How many events wait for a reader.
+
+    Attributes:
+        include_nixl: Whether it tells of NIXL's own agents.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class DirectoryWatch:
                 raise ConfigurationError(f"attribute {key}={value!r}: attributes are strings", attribute=key)
         self._pattern = pattern
         self._attributes = dict(attributes)
-        self._include_nixl = include_nixl
+        self.include_nixl = include_nixl
         self._except_name = except_name
         self._clock = clock
         self._on_close = on_close
@@ -80,12 +85,13 @@ class DirectoryWatch:
         self._queue: deque[DirectoryEvent] = deque()
         self._offered: dict[str, AgentListing] = {}  # who is there by all that was offered
         self._taken: dict[str, AgentListing] = {}  # who is there by what the reader took
-        self._departures: dict[str, PeerLeft] | None = None  # of those who left since the queue overflowed
-        self._kept: dict[str, Synced | NameConflict] = {}  # since then, by key: what no difference would show
-        self._is_store_lost = False
-        self._was_store_lost = False  # as the reader took it
+        self._departures: dict[str, PeerLeft] | None = None  # since the queue overflowed, of those who were taken
+        self._kept: dict[object, DirectoryEvent] = {}  # other events since then
+        self._outage: StoreLost | None = None
+        self._taken_outage: StoreLost | None = None  # as the reader took it
         self._error: TrunklineError | None = None
         self._is_closed = False
+        self._pid = os.getpid()
 
     # -- for readers -------------------------------------------------------------------------------------------
 
@@ -95,6 +101,7 @@ class DirectoryWatch:
         Raises:
             ClosedError: The watch, or what it watches with, was closed.
             StoreError: The store refuses to be watched; the watch has ended.
+            ForkedError: This is a forked child: nobody feeds the watch here.
         """
         deadline = Deadline(timeout, self._clock)
         while True:
@@ -114,6 +121,7 @@ class DirectoryWatch:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
                 loop.call_soon_threadsafe(woken.set)
 
+        self._check_process()
         with self._lock:
             self._listeners.append(wake)
         try:
@@ -146,8 +154,14 @@ class DirectoryWatch:
                 if event is not None:
                     yield event
 
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
     def close(self) -> None:
-        """Stop. Idempotent; wakes whoever waits for an event."""
+        """Stop. Idempotent; wakes whoever waits for an event. Does nothing in a forked child."""
+        if os.getpid() != self._pid:  # the lock may be held there for ever
+            return
         with self._lock:
             if self._is_closed:
                 return
@@ -193,17 +207,16 @@ class DirectoryWatch:
                 else:
                     self._offered[event.name] = event.agent
             elif isinstance(event, (StoreLost, StoreBack)):
-                self._is_store_lost = isinstance(event, StoreLost)
+                self._outage = event if isinstance(event, StoreLost) else None
             if self._departures is None and len(self._queue) >= self._limit:
                 self._departures = {}
-                before = list(self._queue)
+                for waiting in self._queue:
+                    self._set_aside(waiting, self._departures)
                 self._queue.clear()
-                for each in before:
-                    self._skip(each, self._departures)
             if self._departures is None:
                 self._queue.append(event)
             else:
-                self._skip(event, self._departures)
+                self._set_aside(event, self._departures)
             self._wake()
 
     def fail(self, error: TrunklineError) -> None:
@@ -215,7 +228,7 @@ class DirectoryWatch:
     def _filter(self, event: PeerEvent) -> PeerEvent | None:
         """Return what to tell of an event; None for nothing."""
         agent = event.agent
-        if agent.name == self._except_name or (agent.is_nixl and not self._include_nixl):
+        if agent.name == self._except_name or (agent.is_nixl and not self.include_nixl):
             return None
         known = agent.name in self._offered
         if isinstance(event, PeerLeft):
@@ -226,7 +239,18 @@ class DirectoryWatch:
             return PeerJoined(agent)
         return event
 
+    def _set_aside(self, event: DirectoryEvent, departures: dict[str, PeerLeft]) -> None:
+        """Keep of an event that does not fit what the difference will not show."""
+        if isinstance(event, PeerLeft):
+            if event.name in self._taken:
+                departures[event.name] = event
+        elif isinstance(event, Synced):
+            self._kept[Synced] = event
+        elif isinstance(event, NameConflict):
+            self._kept[event.key, event.is_lost] = event
+
     def _take(self) -> DirectoryEvent | None:
+        self._check_process()
         with self._lock:
             if self._is_closed:
                 raise ClosedError("the watch is closed")
@@ -243,14 +267,14 @@ class DirectoryWatch:
             elif isinstance(event, (PeerJoined, PeerUpdated, PeerSuspect)):
                 self._taken[event.name] = event.agent
             elif isinstance(event, (StoreLost, StoreBack)):
-                self._was_store_lost = isinstance(event, StoreLost)
+                self._taken_outage = event if isinstance(event, StoreLost) else None
             return event
 
     def _catch_up(self, departures: dict[str, PeerLeft]) -> None:
         """Queue the difference between what the reader took and what was offered since."""
         self._departures = None
-        if self._was_store_lost != self._is_store_lost:
-            self._queue.append(StoreLost("while nobody read this watch") if self._is_store_lost else StoreBack())
+        if (self._taken_outage is None) != (self._outage is None):
+            self._queue.append(self._outage or StoreBack())
         for name, before in self._taken.items():
             now = self._offered.get(name)
             if now is None:
@@ -261,16 +285,17 @@ class DirectoryWatch:
                 self._queue.append(PeerSuspect(now) if now.is_suspect else PeerJoined(now))
             else:
                 self._queue.extend(updates(before, now))
-        self._queue.extend(PeerJoined(now) for name, now in self._offered.items() if name not in self._taken)
+        for name, now in self._offered.items():
+            if name not in self._taken:
+                self._queue.append(PeerJoined(replace(now, is_suspect=False)))
+                if now.is_suspect:
+                    self._queue.append(PeerSuspect(now))
         self._queue.extend(self._kept.values())
         self._kept.clear()
 
-    def _skip(self, event: DirectoryEvent, departures: dict[str, PeerLeft]) -> None:
-        """Leave an event to :meth:`_catch_up`, but keep what that could not make up."""
-        if isinstance(event, PeerLeft):
-            departures[event.name] = event
-        elif isinstance(event, (Synced, NameConflict)):
-            self._kept[event.key if isinstance(event, NameConflict) else ""] = event
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedError(f"{self!r} belongs to the parent process: watch anew in this one")
 
     def _wake(self) -> None:
         self._ready.set()

@@ -41,4 +41,4 @@ def test_what_no_difference_shows_is_kept(watch: DirectoryWatch) -> None:
         watch.offer(event)
     taken = take_all(watch)
     assert isinstance(taken[0], StoreLost)
-    assert taken[1:] == [PeerJoined(A), Synced(), conflicts[1]]
+    assert taken[1:] == [PeerJoined(A), Synced(), *conflicts]
