@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -30,7 +31,7 @@ from trunkline.errors import AgentNotFoundError, ClosedError, MetadataMismatchEr
 from trunkline.metadata.key import DEFAULT_LABEL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trunkline.agent.membership import Membership
     from trunkline.agent.peer import Peer
@@ -113,23 +114,31 @@ class Follower:
 
     # -- for the agent -----------------------------------------------------------------------------------------
 
-    def fetch(self, name: str, label: str, require: Mapping[str, str], deadline: Deadline) -> Peer:
-        """Find an agent, load it, and keep it up to date from then on. Raises as Agent.fetch."""
+    def fetch(self, names: Sequence[str], label: str, require: Mapping[str, str], deadline: Deadline) -> list[Peer]:
+        """Find agents, load them, and keep them up to date from then on. Raises as Agent.fetch_many."""
+        peers: dict[str, Peer] = {}
+        with contextlib.ExitStack() as fetching:
+            wanted = {name: fetching.enter_context(self._fetching(name, require)) for name in dict.fromkeys(names)}
+            dead = [incarnation for name in wanted for incarnation in self._peers.dead_incarnations(name)]
+            for publication in self._membership.fetch(wanted, label, dead, deadline):
+                peers[publication.name] = self._load(wanted[publication.name], publication)
+        return [peers[name] for name in names]
+
+    @contextlib.contextmanager
+    def _fetching(self, name: str, require: Mapping[str, str]) -> Iterator[_Wanted]:
+        """Leave events of an agent to a fetch, for as long as the context lasts."""
         with self._lock:
-            is_new = name not in self._wanted
             wanted = self._wanted.setdefault(name, _Wanted())
             wanted.fetches += 1
             wanted.require = dict(require) or wanted.require
         try:
-            publication = self._membership.fetch(name, label, self._peers.dead_incarnations(name), deadline)
-            peer = self._load(wanted, publication)
+            yield wanted
         finally:
             with self._lock:
                 wanted.fetches -= 1
-                if is_new and not wanted.labels and not wanted.fetches:
+                if not wanted.labels and not wanted.fetches:
                     self._wanted.pop(name, None)
-        self._catch_up(name)
-        return peer
+            self._catch_up(name)
 
     def forget(self, name: str) -> None:
         """Follow an agent no more."""
@@ -319,8 +328,8 @@ class Follower:
             if label not in agent.labels or agent.labels[label] == loaded:
                 continue
             try:
-                publication = self._membership.fetch(
-                    name, label, self._peers.dead_incarnations(name), Deadline(RELOAD_TIMEOUT, self._clock)
+                [publication] = self._membership.fetch(
+                    [name], label, self._peers.dead_incarnations(name), Deadline(RELOAD_TIMEOUT, self._clock)
                 )
                 self._load(wanted, publication)
             except AgentNotFoundError:  # gone again: its event is on the way
