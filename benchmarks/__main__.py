@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import metadata, phone_book, start, transfer
+from benchmarks import crowd, metadata, phone_book, start, transfer
 from benchmarks.figure import heading
 from benchmarks.nixl import why_unavailable
 from benchmarks.run import Run
@@ -16,6 +16,7 @@ from trunkline.etcd.server import EtcdServer
 
 TOPICS = {
     "phone-book": phone_book.measure,
+    "crowd": crowd.measure,
     "transfer": transfer.measure,
     "metadata": metadata.measure,
     "start": start.measure,

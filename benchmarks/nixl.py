@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.participant import WARMUP, blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -136,18 +136,37 @@ class Nixl:
         self._agent.send_local_metadata()
         return began, time.monotonic()
 
-    def withdraw(self) -> None:
+    def withdraw(self) -> float:
+        began = time.monotonic()
         self._agent.invalidate_local_metadata()
+        return began
 
     def fetch(self, name: str) -> tuple[float, float]:
         began = time.monotonic()
         self._agent.fetch_remote_metadata(name)
         return began, _until(lambda: bool(self._agent.check_remote_metadata(name)))
 
-    def forget(self, name: str) -> None:
+    def wait_forgotten(self, name: str) -> float | None:
         try:
-            _until(lambda: not self._agent.check_remote_metadata(name), HEARING)
+            return _until(lambda: not self._agent.check_remote_metadata(name), HEARING)
         except TimeoutError:  # its watch misses a withdrawal now and then
+            return None
+
+    def fetch_many(self, names: Sequence[str]) -> float:
+        agent = self._agent
+        began = time.monotonic()
+        for name in names:
+            agent.fetch_remote_metadata(name)
+        missing = set(names)
+
+        def are_loaded() -> bool:
+            missing.difference_update([name for name in missing if agent.check_remote_metadata(name)])
+            return not missing
+
+        return _until(are_loaded) - began
+
+    def forget(self, name: str) -> None:
+        if self.wait_forgotten(name) is None:
             self._agent.remove_remote_agent(name)
 
     def encode(self, repetitions: int) -> list[float]:
@@ -169,6 +188,28 @@ class Nixl:
 
     def close(self) -> None:
         self._agent = None
+
+
+class NixlCrowd:
+    """NIXL agents, as ``Crowd`` says, without progress threads: those are always busy, and need not be."""
+
+    def __init__(self, names: Sequence[str], size: int, store: str) -> None:
+        os.environ["NIXL_ETCD_ENDPOINTS"] = store
+        from nixl_cu12._api import nixl_agent, nixl_agent_config
+
+        self._agents: list[Any] = []
+        self._memory: list[NDArray[np.uint8]] = []
+        for name in names:
+            agent = nixl_agent(name, nixl_agent_config(enable_prog_thread=False, backends=["UCX"]))
+            memory = np.ones(size, np.uint8)
+            agent.register_memory([(memory.ctypes.data, size, 0, "")], "DRAM")
+            agent.send_local_metadata()
+            self._agents.append(agent)
+            self._memory.append(memory)
+        time.sleep(HEARING)  # sending returns before etcd has answered
+
+    def close(self) -> None:
+        self._agents.clear()
 
 
 def _pause() -> None:

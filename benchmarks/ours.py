@@ -11,6 +11,8 @@ from benchmarks.participant import WARMUP, blocks
 from trunkline import Agent, DescriptorList, MemoryKind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from trunkline import Peer, TransferHandle
@@ -93,13 +95,24 @@ class Ours:
         self._agent.publish()
         return began, time.monotonic()
 
-    def withdraw(self) -> None:
+    def withdraw(self) -> float:
+        began = time.monotonic()
         self._agent.withdraw()
+        return began
 
     def fetch(self, name: str) -> tuple[float, float]:
         began = time.monotonic()
         self._agent.fetch(name)
         return began, time.monotonic()
+
+    def wait_forgotten(self, name: str) -> float:
+        self._agent.peer(name).wait_gone()
+        return time.monotonic()
+
+    def fetch_many(self, names: Sequence[str]) -> float:
+        began = time.monotonic()
+        self._agent.fetch_many(names)
+        return time.monotonic() - began
 
     def forget(self, name: str) -> None:
         self._agent.unload_peer(name)
@@ -123,3 +136,17 @@ class Ours:
 
     def close(self) -> None:
         self._agent.close()
+
+
+class OurCrowd:
+    """Trunkline agents, as ``Crowd`` says."""
+
+    def __init__(self, names: Sequence[str], size: int, store: str) -> None:
+        self._agents = [Agent(name, store=store) for name in names]
+        for agent in self._agents:
+            agent.register(np.ones(size, np.uint8))
+            agent.publish()
+
+    def close(self) -> None:
+        for agent in self._agents:
+            agent.close(drain=0)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 WARMUP = 5
@@ -43,10 +45,17 @@ class Participant(Protocol):
     def publish(self) -> tuple[float, float]:
         """Return when the call began and ended."""
 
-    def withdraw(self) -> None: ...
+    def withdraw(self) -> float:
+        """Return when the call began."""
 
     def fetch(self, name: str) -> tuple[float, float]:
         """Return when the call began, and when the peer was loaded."""
+
+    def wait_forgotten(self, name: str) -> float | None:
+        """Return when a loaded peer that withdraws could not be used any more; None if it still can."""
+
+    def fetch_many(self, names: Sequence[str]) -> float:
+        """Fetch agents that have published; return the seconds until all were loaded."""
 
     def forget(self, name: str) -> None:
         """Let go of a peer that has withdrawn."""
@@ -56,6 +65,14 @@ class Participant(Protocol):
 
     def decode(self, data: bytes, repetitions: int) -> list[float]:
         """Load a peer from its metadata; unloading it again is not counted."""
+
+    def close(self) -> None: ...
+
+
+class Crowd(Protocol):
+    """Many agents in a process of their own, published, each with one region of memory."""
+
+    def __init__(self, names: Sequence[str], size: int, store: str) -> None: ...
 
     def close(self) -> None: ...
 

@@ -22,14 +22,17 @@ EXCHANGES = 8
 SETTLE = 0.3
 """Seconds for a fetch to begin to wait, and for NIXL to be done with what went before."""
 
+HEAD_START = 0.02
+"""Seconds for a wait to begin that has nothing to prepare."""
+
 SPREAD = 0.013
 """Seconds by which each wait is longer than the one before, a few times over: NIXL's threads look around at intervals,
 and a publication should not meet them always at the same point."""
 
 
 def measure(run: Run, side: str) -> Iterator[Measurement]:
-    """Let ``b`` wait for ``a`` and ``a`` publish; then let ``b`` fetch what is there. Several times."""
-    waited, calls, existing, puts = [], [], [], []
+    """Let ``b`` wait for ``a``, and ``a`` publish and withdraw; then let ``b`` fetch what is there. Several times."""
+    waited, calls, forgotten, existing, puts = [], [], [], [], []
     with open_store(run.store) as store, open_pair(side, store=run.store) as (a, b):
         name = f"{side}-a"
         for process in (a, b):
@@ -46,7 +49,13 @@ def measure(run: Run, side: str) -> Iterator[Measurement]:
             _, loaded = b.result()
             waited.append(loaded - published)
             calls.append(returned - published)
-            a.call("withdraw")
+            time.sleep(SETTLE + SPREAD * (exchange % 7))
+            b.start("wait_forgotten", name)
+            time.sleep(HEAD_START)
+            withdrawn = a.call("withdraw")
+            gone = b.result()
+            if gone is not None:
+                forgotten.append(gone - withdrawn)
             b.call("forget", name)
             time.sleep(SETTLE)
             _put(store)
@@ -58,6 +67,8 @@ def measure(run: Run, side: str) -> Iterator[Measurement]:
             b.call("forget", name)
             time.sleep(SETTLE)
     yield Measurement("publish → loaded at a waiting peer", "ms", statistics.median(waited) * 1e3, "≤ 0.25")
+    if forgotten:
+        yield Measurement("withdraw → forgotten by a peer", "ms", statistics.median(forgotten) * 1e3, "≤ 0.05")
     yield Measurement("fetch of what is there → loaded", "ms", statistics.median(existing) * 1e3)
     yield Measurement("publish call (NIXL's returns unanswered)", "ms", statistics.median(calls) * 1e3)
     if side == "ours":

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.figure import Figure, Measurement
-from benchmarks.nixl import Nixl
-from benchmarks.ours import Ours
+from benchmarks.nixl import Nixl, NixlCrowd
+from benchmarks.ours import OurCrowd, Ours
 from benchmarks.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from benchmarks.participant import Participant
+    from benchmarks.participant import Crowd, Participant
 
 PARTICIPANTS: dict[str, type[Participant]] = {"ours": Ours, "nixl": Nixl}
+CROWDS: dict[str, type[Crowd]] = {"ours": OurCrowd, "nixl": NixlCrowd}
 
 
 class Pair(NamedTuple):

@@ -12,7 +12,7 @@ from trunkline.clock import DEFAULT, Timeout
 from trunkline.errors import ClosedError, DeadlineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from trunkline.agent.local_memory import Registration
@@ -89,6 +89,10 @@ class AsyncAgent:
     async def fetch(self, name: str, *, timeout: Timeout = DEFAULT, **options: Any) -> Peer:
         """As Agent.fetch."""
         return await asyncio.to_thread(self.agent.fetch, name, timeout=timeout, **options)
+
+    async def fetch_many(self, names: Sequence[str], *, timeout: Timeout = DEFAULT, **options: Any) -> list[Peer]:
+        """As Agent.fetch_many."""
+        return await asyncio.to_thread(self.agent.fetch_many, names, timeout=timeout, **options)
 
     def watch(self, pattern: str = "*", /, **options: Any) -> DirectoryWatch:
         """As Agent.watch; use ``async for`` on it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import Counter, deque
@@ -38,7 +39,7 @@ from trunkline.errors import (
 from trunkline.metadata.key import DEFAULT_LABEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from trunkline.agent.membership import Membership
     from trunkline.agent.peer import Peer
@@ -133,27 +134,37 @@ class Follower:
 
     # -- for the agent -----------------------------------------------------------------------------------------
 
-    def fetch(self, name: str, label: str, require: Mapping[str, str], deadline: Deadline) -> Peer:
-        """Find an agent, load it, and keep it up to date from then on. Raises as Agent.fetch."""
+    def fetch(self, names: Sequence[str], label: str, require: Mapping[str, str], deadline: Deadline) -> list[Peer]:
+        """Find agents, load them, and keep them up to date from then on. Raises as Agent.fetch_many."""
+        peers: dict[str, Peer] = {}
+        with contextlib.ExitStack() as fetching:
+            wanted = {name: fetching.enter_context(self._fetching(name)) for name in dict.fromkeys(names)}
+            dead = [incarnation for name in wanted for incarnation in self._peers.dead_incarnations(name)]
+            for publication in self._membership.fetch(list(wanted), label, dead, deadline):
+                name, one = publication.name, wanted[publication.name]
+                peers[name] = self._load(one, publication, require or one.require)
+                with self._lock:
+                    one.require = dict(require) or one.require
+                    self._wanted.setdefault(name, one)  # it may have been forgotten meanwhile
+        return [peers[name] for name in names]
+
+    @contextlib.contextmanager
+    def _fetching(self, name: str) -> Iterator[_Wanted]:
+        """Leave events of an agent to a fetch, for as long as the context lasts."""
         with self._lock:
             wanted = self._wanted.setdefault(name, _Wanted())
             wanted.fetches += 1
             if wanted.fetches == 1:
                 wanted.departure = None
         try:
-            publication = self._membership.fetch(name, label, self._peers.dead_incarnations(name), deadline)
-            peer = self._load(wanted, publication, require or wanted.require)
-            with self._lock:
-                wanted.require = dict(require) or wanted.require
-                self._wanted.setdefault(name, wanted)  # it may have been forgotten meanwhile
+            yield wanted
         finally:
             with self._lock:
                 wanted.fetches -= 1
                 if not wanted.labels and not wanted.fetches and self._wanted.get(name) is wanted:
                     del self._wanted[name]
-        if self._is_behind(name):
-            self._enqueue(name, partial(self._catch_up, name))
-        return peer
+            if self._is_behind(name):
+                self._enqueue(name, partial(self._catch_up, name))
 
     def forget(self, name: str) -> None:
         """Follow an agent no more."""
@@ -398,8 +409,8 @@ class Follower:
             if label not in agent.labels or agent.labels[label] == loaded:
                 continue
             try:
-                publication = self._membership.fetch(
-                    name, label, self._peers.dead_incarnations(name), Deadline(RELOAD_TIMEOUT, self._clock)
+                [publication] = self._membership.fetch(
+                    [name], label, self._peers.dead_incarnations(name), Deadline(RELOAD_TIMEOUT, self._clock)
                 )
                 self._load(wanted, publication, wanted.require)
             except (AgentNotFoundError, StoreError) as error:

@@ -13,7 +13,7 @@ from trunkline.metadata.key import MetadataKey, places
 from trunkline.store.registry import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from trunkline.clock import Clock, Deadline
     from trunkline.directory.publication import Publication
@@ -104,10 +104,12 @@ class Membership:
         with self._my_turn(deadline):
             return self.publisher.update(attributes=attributes, state=state, timeout=deadline.remaining())
 
-    def fetch(self, name: str, label: str, except_incarnations: Collection[str], deadline: Deadline) -> Publication:
-        """Find another agent. Raises as Directory.fetch."""
-        return self._directory.fetch(
-            name, label=label, timeout=deadline.remaining(), except_incarnations=except_incarnations
+    def fetch(
+        self, names: Iterable[str], label: str, except_incarnations: Collection[str], deadline: Deadline
+    ) -> Iterator[Publication]:
+        """Find other agents. Raises as Directory.fetch_many."""
+        return self._directory.fetch_many(
+            names, label=label, timeout=deadline.remaining(), except_incarnations=except_incarnations
         )
 
     def follow_nixl(self, name: str) -> None:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 from trunkline.clock import SYSTEM_CLOCK, Clock, Deadline
 from trunkline.config import DEFAULT_TTL
-from trunkline.directory.fetch import Fetch
+from trunkline.directory.fetch import Fetch, fetch_each
 from trunkline.directory.listing import list_names
 from trunkline.directory.observer import Observer, close_observer, open_observer
 from trunkline.directory.process import local_process
 from trunkline.directory.publisher import Publisher
+from trunkline.errors import ConfigurationError
 from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey, places
 from trunkline.metadata.presence import Presence, decode_presence
 from trunkline.store.contract import Get, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from trunkline.directory.publication import Publication
     from trunkline.directory.watch import DirectoryWatch
@@ -172,8 +173,43 @@ class Directory:
             MetadataError: The agent's record can't be read, or only by a newer version.
             StoreError: The store failed, or was unreachable at the start and for all of ``timeout``.
         """
-        keys = tuple(MetadataKey(place, name, label) for place in places(self._namespace))
-        return Fetch(self._store, keys, except_incarnations, self._clock).run(Deadline(timeout, self._clock))
+        [found] = self.fetch_many([name], label=label, timeout=timeout, except_incarnations=except_incarnations)
+        return found
+
+    def fetch_many(
+        self,
+        names: Iterable[str],
+        *,
+        label: str = DEFAULT_LABEL,
+        timeout: float | None = 30.0,
+        except_incarnations: Collection[str] = (),
+    ) -> Iterator[Publication]:
+        """Yield what several agents published, each as it is found: first all that is there, in the order of the names.
+
+        What is there takes one read for 42 agents, or for 21 under the default namespace.
+
+        Args:
+            names: The agents' names; what is given twice is fetched once.
+            label: Which part of their metadata.
+            timeout: Seconds from this call on, for all together; None waits for ever.
+            except_incarnations: Incarnations of any of them known to be gone, whose publications don't count.
+
+        Raises:
+            AgentNotFoundError, MetadataError, StoreError: As :meth:`fetch`, for the first that can't be had.
+            ConfigurationError: No agent or label can be called that.
+        """
+        if isinstance(names, str):
+            raise ConfigurationError(f"names={names!r}: give a list of names, or fetch one by fetch()", names=names)
+        fetches = [
+            Fetch(
+                self._store,
+                tuple(MetadataKey(place, name, label) for place in places(self._namespace)),
+                except_incarnations,
+                self._clock,
+            )
+            for name in dict.fromkeys(names)
+        ]
+        return fetch_each(fetches, Deadline(timeout, self._clock))
 
     def names(self, *, timeout: float | None = 30.0) -> list[str]:
         """Return the names of all agents under the namespace, Trunkline's and NIXL's own, sorted.

@@ -1,4 +1,4 @@
-"""Fetching one label of one agent: read it, else wait for the store to say that it was written."""
+"""Fetching one label of each of some agents: read it, else wait for the store to say that it was written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from trunkline.metadata.presence import FORMAT, Presence, decode_presence
 from trunkline.store.contract import NO_LEASE, Entry, Get, Interrupted, Snapshot, Store, Transaction, WatchEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator, Sequence
 
     from trunkline.clock import Clock, Deadline
     from trunkline.metadata.key import MetadataKey
 
 SIMILAR_NAMES_TIMEOUT = 0.5
 """Seconds that may be spent after the deadline to name similar agents."""
+
+MAX_READS = 128
+"""Keys that are read at once: what etcd takes in one transaction."""
 
 _NOTHING = "nothing is published there"
 
@@ -41,46 +44,49 @@ class Fetch:
     except_incarnations: Collection[str]
     clock: Clock
 
-    def run(self, deadline: Deadline) -> Publication:
+    @property
+    def names(self) -> list[str]:
+        """The keys to read."""
+        return [name for key in self.keys for name in _names(key)]
+
+    def wait(self, entries: dict[str, Entry], revision: int, deadline: Deadline) -> Publication:
         """Return the publication, as soon as there is one.
 
-        All keys are read at one revision, then watched from that revision on: nothing written in between is
-        missed, and nothing is asked for again. Events of different keys may come apart; sizes and hashes in the
-        agent's record say when they fit.
+        All keys are watched from the revision on at which they were read: nothing written in between is missed, and
+        nothing is asked for again. Events of different keys may come apart; sizes and hashes in the agent's record say
+        when they fit.
+
+        Args:
+            entries: What lay under :attr:`names`.
+            revision: When that was.
+            deadline: When to give up.
 
         Raises:
             AgentNotFoundError: There was none before the deadline.
             MetadataError: The agent's record can't be read, or only by a newer version.
-            StoreError: The store did not answer the first read, or failed.
+            StoreError: The store failed.
         """
-        names = [name for key in self.keys for name in _names(key)]
-        entries, revision = self._read(names, deadline)
-        found = self._choose(entries)
+        found = self.choose(entries)
         outage = ""
         if isinstance(found, str):
-            with KeyWatches(self.store, names, after=revision, clock=self.clock) as watches:
+            with KeyWatches(self.store, self.names, after=revision, clock=self.clock) as watches:
                 while isinstance(found, str) and (news := watches.next(deadline.remaining())) is not None:
                     name, event = news
                     outage = event.reason if isinstance(event, Interrupted) else ""
                     _apply(entries, name, event)
-                    found = self._choose(entries)
+                    found = self.choose(entries)
                     if isinstance(found, Publication) and found.presence is None and self._is_leased(entries):
                         # NIXL's keys have no lease: the event of this agent's record, or of its end, is still to come.
                         if name in map(str, self.keys):
-                            entries, _ = self._read(names, deadline)
-                            found = self._choose(entries)
+                            entries, _ = _read(self.store, self.names, deadline)
+                            found = self.choose(entries)
                         else:
                             found = f"the record of agent {found.name!r} is gone"
         if isinstance(found, str):
             raise self._not_found(found, outage, deadline)
         return found
 
-    def _read(self, names: list[str], deadline: Deadline) -> tuple[dict[str, Entry], int]:
-        """Return what lies under some names, all at one revision, and that revision."""
-        result = self.store.transact(Transaction((), tuple(map(Get, names))), timeout=deadline.remaining())
-        return {entry.key: entry for read in result.reads for entry in read}, result.revision
-
-    def _choose(self, entries: dict[str, Entry]) -> Publication | str:
+    def choose(self, entries: dict[str, Entry]) -> Publication | str:
         """Return the publication, or why there is none."""
         answers = [self._examine(key, entries) for key in self.keys]
         publications = [answer for answer in answers if isinstance(answer, Publication)]
@@ -145,6 +151,47 @@ class Fetch:
             elapsed=deadline.elapsed,
             similar=similar,
         )
+
+
+def fetch_each(fetches: Sequence[Fetch], deadline: Deadline) -> Iterator[Publication]:
+    """Yield what each of some look-ups in one store finds, as it is found: first all that is there.
+
+    What is there is read many look-ups at a time, each of them at one revision. Then the first of those that found
+    nothing is waited for, and by then the others may have come.
+
+    Raises:
+        As :meth:`Fetch.wait`, for the first that fails, and:
+        StoreError: The store did not answer the first read.
+    """
+    while fetches:
+        waiting: list[tuple[Fetch, dict[str, Entry], int]] = []
+        for batch in _batches(fetches):
+            entries, revision = _read(batch[0].store, [name for fetch in batch for name in fetch.names], deadline)
+            for fetch in batch:
+                found = fetch.choose(entries)
+                if isinstance(found, Publication):
+                    yield found
+                else:
+                    own = {name: entries[name] for name in fetch.names if name in entries}
+                    waiting.append((fetch, own, revision))
+        if not waiting:
+            return
+        first, entries, revision = waiting[0]
+        yield first.wait(entries, revision, deadline)
+        fetches = [fetch for fetch, _, _ in waiting[1:]]
+
+
+def _batches(fetches: Sequence[Fetch]) -> Iterator[Sequence[Fetch]]:
+    """Divide look-ups into those that one transaction can read for."""
+    size = MAX_READS // len(fetches[0].names)
+    for start in range(0, len(fetches), size):
+        yield fetches[start : start + size]
+
+
+def _read(store: Store, names: list[str], deadline: Deadline) -> tuple[dict[str, Entry], int]:
+    """Return what lies under some names, all at one revision, and that revision."""
+    result = store.transact(Transaction((), tuple(map(Get, names))), timeout=deadline.remaining())
+    return {entry.key: entry for read in result.reads for entry in read}, result.revision
 
 
 def _names(key: MetadataKey) -> list[str]:

@@ -81,6 +81,8 @@ class SegmentTable:
 
     def exchange(self, stale: Slots, segments: Rows, slots: Slots) -> SegmentTable:
         """Return a table without the segments of the slots ``stale`` (those that are there), but with others."""
+        if not len(self):
+            return SegmentTable(segments, slots)
         keep = ~np.isin(self.slots, stale)
         return SegmentTable(np.concatenate([self.segments[keep], segments]), np.concatenate([self.slots[keep], slots]))
 

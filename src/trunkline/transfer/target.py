@@ -50,6 +50,8 @@ class Target:
         One caller at a time; :meth:`former` may be called meanwhile.
         """
         former = self.former(backend, kind)
+        if not len(former) and not len(taken_back):  # as whenever a peer is loaded for the first time
+            return
         kept = former[find_rows(former, offered) < 0]
         self._former = {**self._former, (backend, kind): np.concatenate([kept, taken_back])[-REMEMBERED_RANGES:]}
 

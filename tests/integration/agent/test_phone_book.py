@@ -13,6 +13,7 @@ from trunkline.errors import (
     AgentNameInUseError,
     AgentNotFoundError,
     ClosedError,
+    ConfigurationError,
     DeadlineError,
     MemoryRegistrationError,
     NotRegisteredError,
@@ -55,6 +56,40 @@ def test_an_unknown_name_names_similar_ones(pair: Pair) -> None:
         pair.decode.fetch("prefil-0", timeout=0.05)
     assert isinstance(caught.value, LookupError)
     assert isinstance(caught.value, TimeoutError)
+
+
+def test_many_are_fetched_and_followed_in_the_order_of_their_names(pair: Pair) -> None:
+    with Agent("prefill-1", store=pair.store, devices="lo") as other:
+        for agent in (pair.prefill, other):
+            agent.register(np.zeros(8, np.uint8), name="kv")
+        other.publish()
+        later = threading.Timer(0.1, pair.prefill.publish)
+        later.start()
+        names = ["prefill-0", "prefill-1", "prefill-0"]
+        peers = pair.decode.fetch_many(names)
+        later.join()
+        assert [peer.name for peer in peers] == names
+        assert peers[0] is peers[2] is pair.decode.fetch("prefill-0")
+        other.withdraw()
+        assert "withdrew" in peers[1].wait_gone(30)
+
+
+def test_of_many_those_that_are_there_stay_loaded_when_one_is_missing(pair: Pair) -> None:
+    pair.prefill.publish()
+    with pytest.raises(AgentNotFoundError, match="'nobody'"):
+        pair.decode.fetch_many(["nobody", "prefill-0"], timeout=0.1)
+    assert pair.decode.peer("prefill-0").gone is None
+    assert pair.decode.fetch_many([]) == []
+    with pytest.raises(ConfigurationError, match="fetch itself"):
+        pair.decode.fetch_many(["prefill-0", "decode-0"])
+    with pytest.raises(ConfigurationError, match="list of names"):
+        pair.decode.fetch_many("prefill-0")
+
+
+async def test_an_async_agent_fetches_many(pair: Pair) -> None:
+    pair.prefill.publish()
+    async with AsyncAgent("async", store=pair.store, devices="lo") as agent:
+        assert [peer.name for peer in await agent.fetch_many(["prefill-0"], timeout=30)] == ["prefill-0"]
 
 
 def test_fetching_again_takes_over_exactly_the_difference(pair: Pair) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,29 @@ def test_who_waits_fetches_what_another_publishes(directory: Directory, etcd_end
             session.publish(b"again")
             assert directory.fetch("a", timeout=5).metadata == b"again"
     assert directory.names() == []
+
+
+def test_many_are_fetched_and_those_that_are_not_there_yet_are_waited_for(
+    directory: Directory, etcd_endpoint: str
+) -> None:
+    names = [f"a{number}" for number in range(100)]
+    with contextlib.ExitStack() as opened, ThreadPoolExecutor(1) as threads:
+        sessions = [
+            opened.enter_context(directory.open_publisher(name, incarnation=f"{number:032x}"))
+            for number, name in enumerate(names)
+        ]
+        late = sessions[::10]
+        for session in sessions:
+            if session not in late:
+                session.publish(session.name.encode(), catalog=b"c")
+        other = opened.enter_context(open_store(etcd_endpoint))
+        fetching = Directory(other, namespace=directory.namespace).fetch_many(names, timeout=60)
+        assert len([next(fetching) for _ in range(90)]) == 90
+        rest = threads.submit(list, fetching)
+        for session in reversed(late):
+            session.publish(session.name.encode())
+        found = rest.result(60)
+        assert [(each.name, each.metadata) for each in found] == [(each.name, each.name.encode()) for each in late]
 
 
 def test_one_of_many_processes_gets_the_name(

@@ -246,3 +246,52 @@ def test_a_store_that_is_away_at_the_start_is_its_own_error(store: FaultyStore, 
 def test_impossible_names_are_refused(directory: Directory, name: str, label: str) -> None:
     with pytest.raises(ConfigurationError):
         directory.fetch(name, label=label)
+
+
+def test_many_are_fetched_in_few_transactions(store: FaultyStore, directory: Directory, publisher: Directory) -> None:
+    names = [f"a{number}" for number in range(50)]
+    for number, name in enumerate(names):
+        publisher.open_publisher(name, incarnation=f"{number:032x}").publish(name.encode(), catalog=b"c")
+    found = list(directory.fetch_many([*names, "a0"], timeout=0))
+    assert [each.name for each in found] == names
+    assert [each.metadata for each in found] == [name.encode() for name in names]
+    assert len(store.transactions) == 2
+    assert all(len(transaction.then) <= 128 for transaction in store.transactions)
+
+
+def test_of_many_those_that_are_there_come_first_and_the_others_are_waited_for(
+    directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    sessions = {
+        name: publisher.open_publisher(name, incarnation=f"{number:032x}") for number, name in enumerate("abcd")
+    }
+    sessions["c"].publish(b"c")
+    fetching = directory.fetch_many(["a", "b", "c", "d"])
+    assert next(fetching).name == "c"
+    rest = threads.submit(lambda: [each.name for each in fetching])
+    clock.until_waiting(1)
+    for name in "dba":
+        sessions[name].publish(name.encode())
+    assert rest.result(30) == ["a", "b", "d"]
+
+
+def test_one_of_many_that_does_not_come_is_named_once_the_time_is_over(
+    directory: Directory, publisher: Directory, clock: FakeClock, threads: ThreadPoolExecutor
+) -> None:
+    publisher.open_publisher("a", incarnation=ONE).publish(b"a")
+    fetching = directory.fetch_many(["missing", "a"], timeout=5)
+    assert next(fetching).name == "a"
+    waiting = threads.submit(next, fetching)
+    clock.until_waiting(1)
+    clock.advance(5)
+    with pytest.raises(AgentNotFoundError, match="'missing'"):
+        waiting.result(30)
+
+
+def test_many_may_be_none_but_not_a_text(store: FaultyStore, directory: Directory) -> None:
+    assert list(directory.fetch_many([])) == []
+    with pytest.raises(ConfigurationError, match="list of names"):
+        directory.fetch_many("abc")
+    with pytest.raises(ConfigurationError):
+        directory.fetch_many(["a", "b/c"])
+    assert not store.transactions
