@@ -120,7 +120,8 @@ class Session:
     def write(self, presence: Presence, content: Content, deadline: Deadline, *, again: Collection[str] = ()) -> int:
         """Make the store hold what the agent says and publishes now; return the revision at which it did.
 
-        Only what differs is written, in one transaction with the record that describes it; nothing if nothing does.
+        Only what differs is written, in one transaction with the record that describes it. If nothing does, nothing is
+        written, and one read shows whether the name is still ours.
 
         Args:
             presence: What it says of itself, without labels and catalog.
@@ -143,6 +144,9 @@ class Session:
             if before.labels.get(label) != record or str(self._label_key(label)) in again
         ]
         if now == before and not changed and not self._is_in_doubt:
+            held, _ = self._store.get(self._key.presence, timeout=deadline.remaining())
+            if held is None or held.lease != self.lease.id:
+                raise self._loss(is_superseded=held is not None)
             return self.revision
         operations: list[Operation] = [
             Put(str(self._label_key(label)), content.labels[label], self.lease.id) for label in changed
