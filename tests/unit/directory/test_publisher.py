@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from trunkline.directory.event import NameConflict
 from trunkline.errors import (
     ClosedError,
     ConfigurationError,
@@ -13,14 +14,12 @@ from trunkline.errors import (
     StoreUnavailableError,
     SupersededError,
 )
-from trunkline.directory.event import NameConflict
 from trunkline.metadata.presence import Presence, content_record, decode_presence, encode_presence
 from trunkline.store.contract import Changed, Delete, Put, Transaction
 from trunkline.testing.faulty_store import Fault, FaultyStore
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
 
     from trunkline.directory import Directory, DirectoryWatch, Publisher
