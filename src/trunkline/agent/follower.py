@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 RELOAD_TIMEOUT = 5.0
 """Seconds that loading a peer again may take before it is given up until its next change."""
 
+RETRY_DELAY = 1.0
+"""Seconds until it is tried again, if the store was what failed."""
+
 
 @dataclass(slots=True)
 class _Wanted:
@@ -70,6 +73,17 @@ class _Expiry:
 
     def mend(self) -> None:
         self._follower.enqueue(PeerLeft(self._listing, LeaveReason.EXPIRED), is_final=True)
+
+
+class _Refresh:
+    """Another look at an agent that could not be loaded, for the upkeep to call."""
+
+    def __init__(self, follower: Follower, name: str) -> None:
+        self._follower = follower
+        self._name = name
+
+    def mend(self) -> None:
+        self._follower.enqueue_refresh(self._name)
 
 
 class Follower:
@@ -99,7 +113,7 @@ class Follower:
         self._clock = clock
         self._lock = threading.RLock()  # guards all below; never held while waiting
         self._wanted: dict[str, _Wanted] = {}
-        self._queue: deque[tuple[PeerEvent, bool]] = deque()
+        self._queue: deque[tuple[PeerEvent, bool] | str] = deque()  # events, and names of those to look at again
         self._thread: threading.Thread | None = None
         self._listings: dict[str, AgentListing] = {}  # as told to watches
         self._unreachable: dict[str, str] = {}  # incarnations whose process is known to have ended
@@ -211,9 +225,20 @@ class Follower:
             if self._is_closed:
                 return
             self._queue.append((event, is_final))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"trunkline-follow-{self._name}", daemon=True)
-                self._thread.start()
+            self._start()
+
+    def enqueue_refresh(self, name: str) -> None:
+        """Have an agent brought up to date without an event: watches have been told, or will be."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._queue.append(name)
+            self._start()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"trunkline-follow-{self._name}", daemon=True)
+            self._thread.start()
 
     def _tell(self, event: DirectoryEvent) -> None:
         """Take an event from the observer, on its thread."""
@@ -242,8 +267,8 @@ class Follower:
     def _act_at_once(self, event: PeerEvent) -> None:
         """Keep new transfers away from a peer that must not have any, before anything that may wait."""
         peer = self._peers.find(event.name)
-        if peer is None or peer.gone is not None:
-            return
+        if peer is None or peer.gone is not None or not _is_same(peer, event.agent):
+            return  # a fetch may have loaded the successor before this news came
         if isinstance(event, PeerLeft) and event.reason in {LeaveReason.WITHDRAWN, LeaveReason.SUPERSEDED}:
             peer.bury(_REASONS[event.reason])
         elif not isinstance(event, PeerLeft):
@@ -254,6 +279,8 @@ class Follower:
             if isinstance(event, PeerLeft):
                 self._listings.pop(event.name, None)
             elif isinstance(event, (PeerJoined, PeerUpdated, PeerSuspect)):
+                if self._unreachable.get(event.name) == event.agent.incarnation:
+                    return  # it waited in the queue while the process was found dead: nothing would end it again
                 self._listings[event.name] = event.agent
             for watch in self._watches:
                 watch.offer(event)
@@ -269,7 +296,11 @@ class Follower:
                 if not self._queue:
                     self._thread = None
                     return
-                event, is_final = self._queue.popleft()
+                item = self._queue.popleft()
+            if isinstance(item, str):
+                self._refresh(item)
+                continue
+            event, is_final = item
             try:
                 told = self._expire(event) if is_final and isinstance(event, PeerLeft) else self._work_off(event)
             except ClosedError:
@@ -279,6 +310,17 @@ class Follower:
                 continue
             if told is not None:
                 self._spread(told)
+
+    def _refresh(self, name: str) -> None:
+        """Bring a peer in line with what its record says now."""
+        try:
+            listing = self._membership.observer.listing(name)
+            if listing is not None and not listing.is_suspect:
+                self._work_off(PeerUpdated(listing))
+        except ClosedError:
+            pass
+        except Exception:  # as for events
+            log.exception("agent %r could not bring peer %r up to date", self._name, name)
 
     def _work_off(self, event: PeerEvent) -> PeerEvent | None:
         """Bring a peer in line with an event; return what to tell of it."""
@@ -327,6 +369,10 @@ class Follower:
                 return
             except TrunklineError as error:
                 log.warning("agent %r can't load peer %r again: %s", self._name, name, error)
+                if error.retryable:  # the store is away, not the peer: what was loaded of it stays, and no event may
+                    # come when the store is back
+                    self._membership.observer.upkeep.request(_Refresh(self, name), RETRY_DELAY)
+                    return
                 self._peers.fail(self._engine, name, error)
                 return
 
@@ -348,17 +394,18 @@ class Follower:
 
     def _catch_up(self, name: str) -> None:
         """After a fetch: work off what changed while it was under way and events were left to it."""
-        listing = self._membership.observer.listing(name)
+        listing, peer = self._membership.observer.listing(name), self._peers.find(name)
         with self._lock:
             wanted = self._wanted.get(name)
             if listing is None or wanted is None or wanted.fetches:
                 return
-            is_behind = any(
-                listing.labels.get(label, loaded) > loaded and not listing.is_nixl
-                for label, loaded in wanted.labels.items()
+            is_behind = not listing.is_nixl and (
+                peer is None
+                or not _is_same(peer, listing)
+                or any(listing.labels.get(label, loaded) > loaded for label, loaded in wanted.labels.items())
             )
         if is_behind:
-            self.enqueue(PeerUpdated(listing))
+            self.enqueue_refresh(name)
 
     # -- ends --------------------------------------------------------------------------------------------------
 
