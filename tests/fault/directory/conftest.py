@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.fault.directory.fleet import Fleet
+from tests.fault.directory.fleet import Fleet, wipe
 
 from trunkline.testing.etcd import EtcdServer, etcd_binaries
 
@@ -26,8 +26,7 @@ def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 def server(shared_server: EtcdServer) -> EtcdServer:
     """The module's etcd, running, whatever the test before did to it."""
     if not shared_server.is_healthy():
-        shared_server.close()
-        shared_server.start()
+        wipe(shared_server)
     return shared_server
 
 

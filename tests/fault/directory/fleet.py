@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tests.fault.directory.model import Model, new_incarnation, replay
 
 from trunkline.directory import Directory
+from trunkline.errors import StoreRequestError
 from trunkline.etcd.client import EtcdClient
 from trunkline.etcd.config import EtcdConfig
 from trunkline.metadata.key import MetadataKey
@@ -211,7 +212,10 @@ class Fleet:
 
     def compact(self) -> None:
         """Have etcd forget all of its history so far."""
-        with EtcdClient(EtcdConfig.parse(self.endpoint, environment={})) as client:
+        with (
+            EtcdClient(EtcdConfig.parse(self.endpoint, environment={})) as client,
+            contextlib.suppress(StoreRequestError),  # nothing has happened since the last time
+        ):
             client.compact(self._store.get("/", timeout=30)[1], timeout=30)
 
     def names(self) -> list[str]:
@@ -266,5 +270,5 @@ class Fleet:
 def wipe(server: EtcdServer) -> None:
     """Kill etcd and start it with nothing: another cluster, whose revisions start again."""
     server.kill()
-    shutil.rmtree(server.directory / "data")
+    shutil.rmtree(server.directory / "data", ignore_errors=True)  # there is none if it ended before it wrote any
     server.start()

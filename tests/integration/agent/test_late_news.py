@@ -1,0 +1,67 @@
+"""News of a peer that come late, or while the store is away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trunkline import Agent
+from trunkline.directory.event import LeaveReason, PeerJoined, PeerLeft, PeerUpdated
+from trunkline.errors import StoreUnavailableError
+from trunkline.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    import pytest
+    from tests.integration.agent.conftest import Pair
+
+
+def test_an_update_that_can_t_be_fetched_is_fetched_later(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.prefill.publish()
+    peer = pair.decode.fetch("prefill-0")
+    membership = pair.decode._membership
+    assert membership is not None
+    fetch, failures = membership.fetch, [StoreUnavailableError("away"), StoreUnavailableError("away")]
+
+    def fail_twice(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return fetch(*arguments)
+
+    monkeypatch.setattr(membership, "fetch", fail_twice)
+    pair.prefill.register(np.zeros(64, np.uint8), name="late")
+    pair.prefill.publish()
+    eventually(lambda: "late" in peer, 20)
+    assert pair.decode.peer("prefill-0") is peer
+    assert peer.gone is None
+
+
+def test_late_news_of_a_predecessor_do_not_end_its_successor(pair: Pair) -> None:
+    follower = pair.decode._follower
+    assert follower is not None
+    with Agent("worker", store=pair.store, devices="lo") as worker:
+        worker.publish()
+        old = pair.decode.fetch("worker")
+        eventually(lambda: "worker" in pair.decode.peers(), 20)
+        listing = pair.decode.peers()["worker"]
+    with Agent("worker", store=pair.store, devices="lo") as worker:
+        worker.publish()
+        new = pair.decode.fetch("worker")
+        assert new is not old
+        for reason in (LeaveReason.SUPERSEDED, LeaveReason.WITHDRAWN):
+            follower._act_at_once(PeerLeft(listing, reason))
+        assert new.gone is None
+
+
+def test_what_waited_while_a_peer_was_found_dead_is_not_told_any_more(pair: Pair) -> None:
+    pair.prefill.publish()
+    follower = pair.decode._follower
+    assert follower is not None
+    peer = pair.decode.fetch("prefill-0")
+    eventually(lambda: "prefill-0" in pair.decode.peers(), 20)
+    listing = pair.decode.peers()["prefill-0"]
+    with pair.decode.watch() as watch:
+        assert watch.next(20) == PeerJoined(listing)
+        follower._peer_died(peer)
+        follower._spread(PeerUpdated(listing))
+        assert "prefill-0" not in pair.decode.peers()
