@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trunkline.etcd.connection import Connection, Stream
     from trunkline.etcd.lease import Lease
 
+_WINDOW = 1000  # requests under way: more would fill HTTP/2's window, and the sender stand in it when etcd stands still
 _STOOD_STILL = 0.5  # seconds; a thread that wakes so much too late tells of a process that did not run
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class _Pipeline:
         self.is_over = False
         self.is_silent = False
         self.has_answered = False
+        self.is_full = False  # whether the sender waits for answers before it sends more
         self.wakes_at = math.inf  # when the sender looks again by itself
         self.wake = threading.Event()
         self._call: Any = None
@@ -60,6 +62,14 @@ class _Pipeline:
         self.wake.set()
         if self._call is not None:
             self._call.cancel()
+
+    def settle(self, number: int) -> float | None:
+        """Return when the request for a lease was sent, which is answered or no longer matters; None if none was."""
+        sent_at = self.unanswered.pop(number, None)
+        if self.is_full and len(self.unanswered) <= _WINDOW // 2:
+            self.is_full = False
+            self.wake.set()
+        return sent_at
 
     def wake_before(self, moment: float) -> None:
         """Have the sender look again, if by itself it would do so only after ``moment``."""
@@ -113,7 +123,7 @@ class LeaseKeeper:
         """Let a lease go; return whether it was kept until now."""
         self._connection.check_process()
         with self._lock:
-            self._pipeline.unanswered.pop(lease.id, None)  # nobody needs that answer
+            self._pipeline.settle(lease.id)  # nobody needs that answer
             return self._leases.pop(lease.id, None) is not None
 
     def close(self) -> None:
@@ -190,7 +200,7 @@ class LeaseKeeper:
     def _take_answer(self, pipeline: _Pipeline, response: Any) -> None:
         with self._lock:
             pipeline.has_answered = True
-            sent_at = pipeline.unanswered.pop(response.ID, None)
+            sent_at = pipeline.settle(response.ID)
             lease = self._leases.get(response.ID)
             if lease is None or sent_at is None:  # let go meanwhile
                 return
@@ -234,11 +244,14 @@ class LeaseKeeper:
                     return []
                 idle = [lease for lease in self._leases.values() if lease.id not in pipeline.unanswered]
                 due = [lease for lease in idle if lease.ready_at <= now]
-                if due:
+                room = _WINDOW - len(pipeline.unanswered)
+                pipeline.is_full = bool(due) and not room
+                if due and room:
                     pipeline.wakes_at = now
-                    return [lease.id for lease in sorted(due, key=lambda lease: lease.due_at)]
-                pipeline.wakes_at = min((lease.due_at for lease in idle), default=math.inf)
-                pipeline.wakes_at = min(pipeline.wakes_at, pipeline.answer_by(patience))
+                    return [lease.id for lease in sorted(due, key=lambda lease: lease.due_at)[:room]]
+                pipeline.wakes_at = pipeline.answer_by(patience)
+                if not pipeline.is_full:
+                    pipeline.wakes_at = min(pipeline.wakes_at, *(lease.due_at for lease in idle), math.inf)
                 pipeline.wake.clear()
                 delay = pipeline.wakes_at - now
             self._clock.wait(pipeline.wake, None if delay == math.inf else delay)

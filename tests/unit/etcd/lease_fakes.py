@@ -48,6 +48,7 @@ class Server:
         self.refusals: list[Exception] = []  # for the next streams that are opened
         self.streams: list[Stream] = []
         self.sent: list[tuple[int, int]] = []  # number of the stream, id of the lease
+        self.on_sent: Callable[[int], object] = lambda _number: None  # called on the sender's thread
         self.forgotten: list[str | None] = []
         self.pauses: list[float] = []
         self.opening = threading.Event()
@@ -78,6 +79,7 @@ class Server:
             elif answer != SILENCE:
                 call.answer(LEASE_KEEP_ALIVE.response(ID=request.ID, TTL=answer))
             self.sent.append((index, request.ID))
+            self.on_sent(request.ID)
 
         token = f"token {len(self.forgotten)}"
         call = FakeCall(requests, take)

@@ -93,6 +93,24 @@ def test_refreshes_go_out_without_waiting_for_answers(bench: Bench) -> None:
     assert {lease.due_at for lease in bench.leases.values()} == {sent_at + 10}
 
 
+def test_no_more_are_under_way_than_a_stopped_etcd_takes(make: Callable[..., Bench]) -> None:
+    bench = make(endpoints=2)
+    bench.server.stopped = {"0:1"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trunkline.etcd.lease_keeper._WINDOW", 4)
+        for number in range(10):
+            bench.grant(number, 30)
+        bench.advance(10, refreshes=4)
+        bench.clock.advance(9)
+        bench.clock.until_waiting()
+        assert bench.server.refreshed == [0, 1, 2, 3]
+        for number in (0, 1):
+            bench.call(0).answer(LEASE_KEEP_ALIVE.response(ID=number, TTL=30))
+        eventually(lambda: bench.server.refreshed == [0, 1, 2, 3, 4, 5])
+        bench.until(lambda: all(bench.leases[number].refreshed_at > 1000 for number in range(10)))
+    assert bench.server.streams[-1].channel.endpoint == "1:1"
+
+
 def test_what_is_due_soon_goes_out_with_what_is_due_now(bench: Bench) -> None:
     bench.grant(1, 30)
     bench.clock.advance(0.4)
@@ -160,6 +178,15 @@ def test_a_lease_let_go_is_not_refreshed_and_its_answer_not_awaited(bench: Bench
     bench.advance(10)
     assert bench.server.refreshed == [1, 2, 2, 2]
     assert len(bench.server.streams) == 1
+
+
+def test_a_lease_let_go_while_those_before_it_are_sent_is_not(bench: Bench) -> None:
+    bench.grant(1, 30)
+    second = bench.grant(2, 30)
+    bench.server.on_sent = lambda _number: second.orphan()
+    bench.advance(10)
+    bench.advance(10)
+    assert bench.server.refreshed == [1, 1]
 
 
 def test_an_owner_that_lets_go_of_all_when_one_is_lost(bench: Bench) -> None:
