@@ -6,10 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.backend.plugins.ucx.address import LARGEST, MOST_TRANSPORTS, check_worker_address, read_layout, worker_identity
+from trunkline.backend.plugins.ucx.address import (
+    LARGEST,
+    MOST_TRANSPORTS,
+    check_worker_address,
+    read_layout,
+    worker_identity,
+)
 from trunkline.errors import MetadataDecodeError
 
-UUID = bytes(8)
+UUID = bytes(range(1, 9))
 TCP = b"\x19\xcf" + bytes(16)  # a transport's checksum and attributes in version 0
 DEVICE = b"\x00\x82ab"  # memory domain 0, the last device, an address of two bytes
 ADDRESS = b"\x20" + UUID + DEVICE + TCP + b"\x82cd"
