@@ -267,9 +267,11 @@ class TransferHandle:
     def abort(self, reason: str) -> None:
         """Make it quiet now by closing its connection by force (for the engine)."""
         link = self._target.links.get(self._plan.backend)
-        if link is not None and not self._state.is_quiet:
+        if link is None or self._state.is_quiet:
+            return
+        if self._request.poll() is _IN_PROGRESS:  # else another one's abort ended it: leave the next connection alone
             link.abort(reason)
-            self.settle()
+        self.settle()
 
     def uses_local_slots(self, backend: str, slots: Any) -> bool:
         """Whether the running transfer touches any of these registered segments (for the engine)."""

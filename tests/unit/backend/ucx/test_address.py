@@ -6,10 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.backend.plugins.ucx.address import LARGEST, MOST_TRANSPORTS, check_worker_address, read_layout
+from trunkline.backend.plugins.ucx.address import (
+    LARGEST,
+    MOST_TRANSPORTS,
+    check_worker_address,
+    read_layout,
+    worker_identity,
+)
 from trunkline.errors import MetadataDecodeError
 
-UUID = bytes(8)
+UUID = bytes(range(1, 9))
 TCP = b"\x19\xcf" + bytes(16)  # a transport's checksum and attributes in version 0
 DEVICE = b"\x00\x82ab"  # memory domain 0, the last device, an address of two bytes
 ADDRESS = b"\x20" + UUID + DEVICE + TCP + b"\x82cd"
@@ -39,6 +45,12 @@ def test_reads_names_client_ids_extensions_and_several_devices() -> None:
         + b"\x86\xe0\x01\x02"  # the last device: number of paths and system device, no transports
     )
     assert read_layout("peer", address) == {1: (True, False), 2: (True, True)}
+
+
+def test_a_worker_is_known_by_its_identity() -> None:
+    version_1 = b"\x61\x02" + UUID + b"\x00\x82ab"
+    assert worker_identity(ADDRESS) == worker_identity(version_1) == int.from_bytes(UUID, "little")
+    assert worker_identity(b"\x01\x00abc") != worker_identity(b"\x01\x00abd")  # without one
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from trunkline.backend.plugins.ucx.ucp cimport *
 import numpy as np
 
 from trunkline.backend.contract import Status
+from trunkline.backend.plugins.ucx.address import worker_identity
 from trunkline.errors import (
     BackendError, BackendUnavailableError, ClosedError, ForkedError, MemoryRegistrationError, NotRegisteredError,
     SegmentNotFoundError, TransferStateError,

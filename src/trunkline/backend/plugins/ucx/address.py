@@ -12,6 +12,8 @@ A device or transport marked as last ends its list. Lengths that fill their bits
 
 from __future__ import annotations
 
+import zlib
+
 from trunkline.errors import MetadataDecodeError
 
 LARGEST = 32 << 10
@@ -21,11 +23,21 @@ MOST_TRANSPORTS = 128
 """UCX's ``UCP_MAX_RESOURCES``."""
 
 _LAST = 0x80
+_HAS_IDENTITY = 2  # in version 1; always there in version 0
 _HAS_CLIENT_ID = 4
 _HAS_NAME = 1
 
 AddressLayout = dict[int, tuple[bool, bool]]
 """By checksum of a transport's name: whether it has a device address and an address of its own."""
+
+
+def worker_identity(address: bytes) -> int:
+    """Return 64 bits that tell the UCX worker of a (checked) address from others, in whatever form it is."""
+    version = address[0] & 0xF if address else 0
+    at = 1 + version
+    if version == 0 or address[1] & _HAS_IDENTITY:
+        return int.from_bytes(address[at : at + 8], "little")
+    return zlib.crc32(address)
 
 
 def read_layout(peer: str, address: bytes) -> AddressLayout:
@@ -77,7 +89,7 @@ class _Walk:
             raise self._wrong(f"its version is {version}; 0 and 1 are known")
         if version == 1:
             flags = self._byte()
-        self._skip(8 * (version == 0 or bool(flags & 2)) + 8 * bool(flags & _HAS_CLIENT_ID))
+        self._skip(8 * (version == 0 or bool(flags & _HAS_IDENTITY)) + 8 * bool(flags & _HAS_CLIENT_ID))
         if flags & _HAS_NAME:
             self._skip(self._byte())
         layout: AddressLayout = {}

@@ -76,30 +76,58 @@ cdef inline void copy_reason(char *target, const char *source) noexcept nogil:
     copy_text(target, source, REASON_SIZE)
 
 
-cdef connection_t *connection_open(worker_t *worker, endpoint_t *endpoint, const void *address, int *status) noexcept nogil:
-    """Make an endpoint's connection; `address` is followed by zeros, since UCX is not told its size."""
+cdef bint connection_must_wait(connection_t *connection) noexcept nogil:
+    """Whether bytes of an earlier connection may still reach the peer: nothing orders them before a new one's."""
+    cdef worker_t *worker = connection.worker
+    cdef connection_t *other
+    if left_has(&worker.left, connection.identity):
+        return True
+    if worker.unsettled:
+        other = worker.connections
+        while other != NULL:
+            if other.identity == connection.identity and other.is_broken and not other.is_closing and other.ep != NULL:
+                return True  # `settle` has yet to close it
+            other = other.next
+    return False
+
+
+cdef int connection_make(connection_t *connection) noexcept nogil:
     cdef ucp_ep_params_t params
-    cdef connection_t *connection = <connection_t *> calloc(1, sizeof(connection_t))
-    if connection == NULL:
-        status[0] = UCS_ERR_NO_MEMORY
-        return NULL
-    if worker.is_closed:
-        free(connection)
-        status[0] = UCS_ERR_CANCELED
-        return NULL
-    if worker.left.count:
-        left_sweep(&worker.left, False)
+    cdef ucs_status_t status
     params.field_mask = (
         UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLER | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE)
-    params.address = <const ucp_address_t *> address
+    params.address = <const ucp_address_t *> connection.address
     params.err_mode = UCP_ERR_HANDLING_MODE_PEER
     params.err_handler.cb = connection_failed
     params.err_handler.arg = connection
-    connection.worker = worker
-    status[0] = <int> ucp_ep_create(worker.ucp, &params, &connection.ep)
-    if status[0] != UCS_OK:
+    status = ucp_ep_create(connection.worker.ucp, &params, &connection.ep)
+    if status != UCS_OK:
+        connection.ep = NULL
+    free(connection.address)
+    connection.address = NULL
+    return <int> status
+
+
+cdef int connection_open(worker_t *worker, endpoint_t *endpoint, void *address) noexcept nogil:
+    """Give an endpoint a connection, held if it has to wait; return a ucs_status_t.
+
+    `address` comes from malloc and is taken over. It is followed by zeros, since UCX is not told its size.
+    """
+    cdef int status
+    cdef connection_t *connection = <connection_t *> calloc(1, sizeof(connection_t))
+    if connection == NULL or worker.is_closed:
         free(connection)
-        return NULL
+        free(address)
+        return <int> (UCS_ERR_CANCELED if worker.is_closed else UCS_ERR_NO_MEMORY)
+    connection.worker = worker
+    connection.identity = endpoint.identity
+    connection.address = address
+    connection.is_held = connection_must_wait(connection)
+    if not connection.is_held:
+        status = connection_make(connection)
+        if status != UCS_OK:
+            free(connection)
+            return status
     connection.endpoint = endpoint
     endpoint.connection = connection
     endpoint.failure[0] = 0
@@ -107,7 +135,50 @@ cdef connection_t *connection_open(worker_t *worker, endpoint_t *endpoint, const
     if connection.next != NULL:
         connection.next.previous = connection
     worker.connections = connection
-    return connection
+    return UCS_OK
+
+
+cdef void connection_hold(connection_t *connection, request_t *request) noexcept nogil:
+    request.is_held = True
+    request.next = NULL
+    request.previous = connection.held_last
+    if connection.held_last == NULL:
+        connection.held_first = request
+    else:
+        connection.held_last.next = request
+    connection.held_last = request
+
+
+cdef void connection_drop(connection_t *connection, request_t *request) noexcept nogil:
+    """Take a request off the list of those held."""
+    request.is_held = False
+    if request.previous == NULL:
+        connection.held_first = request.next
+    else:
+        request.previous.next = request.next
+    if request.next == NULL:
+        connection.held_last = request.previous
+    else:
+        request.next.previous = request.previous
+
+
+cdef void connection_release(connection_t *connection) noexcept nogil:
+    """Hold no longer: `settle` takes the requests on, in the order in which they came."""
+    cdef request_t *request
+    connection.is_held = False
+    while connection.held_last != NULL:  # the last one made ready is the first one taken
+        request = connection.held_last
+        connection_drop(connection, request)
+        make_ready(request)
+
+
+cdef void connection_begin(connection_t *connection) noexcept nogil:
+    """Make a connection that was held."""
+    cdef int status = connection_make(connection)
+    if status == UCS_OK:
+        connection_release(connection)
+    else:
+        connection_break(connection, ucs_status_string(<ucs_status_t> status), True)
 
 
 cdef void connection_detach(connection_t *connection) noexcept nogil:
@@ -127,6 +198,7 @@ cdef void connection_break(connection_t *connection, const char *reason, bint re
     copy_reason(connection.reason, reason)
     copy_reason(endpoint.failure, reason)
     connection_detach(connection)
+    connection_release(connection)
     if report and not endpoint.is_failed:
         endpoint.is_failed = True
         endpoint.next_failed = worker.failed
@@ -142,8 +214,11 @@ cdef void connection_close(connection_t *connection, bint force) noexcept nogil:
     param.cb.send = connection_closed
     param.user_data = connection
     connection.is_closing = True
+    if connection.ep == NULL:
+        connection.is_closed = True
+        return
     if force and (connection.users or not connection.worker.is_closed):  # else nothing is stuck, and the worker ends
-        endpoint_sever(&connection.worker.left, connection.worker.event_fd, connection.ep)
+        endpoint_sever(&connection.worker.left, connection.identity, connection.worker.event_fd, connection.ep)
     operation = ucp_ep_close_nbx(connection.ep, &param)
     if operation == NULL or UCS_PTR_IS_ERR(operation):
         connection.is_closed = True
@@ -193,6 +268,7 @@ cdef void connection_free(connection_t *connection) noexcept nogil:
         connection.next.previous = connection.previous
     connection.worker.unsettled -= 1
     free(connection.keys)
+    free(connection.address)
     free(connection)
 
 

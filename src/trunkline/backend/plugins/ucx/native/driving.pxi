@@ -13,18 +13,21 @@ cdef void rest(worker_t *worker) noexcept nogil:
 
 
 cdef unsigned settle(worker_t *worker) noexcept nogil:
-    """Do what the callbacks left to do: next steps of requests, closing of broken connections."""
+    """Do what the callbacks left to do: next steps of requests, closing of broken connections, making of held ones."""
     cdef request_t *request
     cdef connection_t *connection
     cdef connection_t *following
     cdef unsigned steps = 0
-    while worker.ready != NULL:
-        request = worker.ready
-        worker.ready = request.next_ready
-        request.is_ready = False
-        advance(request)
-        steps += 1
-    if worker.unsettled:
+    while True:
+        while worker.ready != NULL:
+            request = worker.ready
+            worker.ready = request.next_ready
+            request.is_ready = False
+            advance(request)
+            steps += 1
+        if not worker.unsettled and not worker.has_let_go:
+            return steps
+        worker.has_let_go = False
         connection = worker.connections
         while connection != NULL:
             following = connection.next
@@ -34,8 +37,13 @@ cdef unsigned settle(worker_t *worker) noexcept nogil:
             if connection.is_closed and connection.users == 0:
                 connection_free(connection)
                 steps += 1
+            elif (connection.is_held and not connection.is_closing and not worker.is_closed
+                  and not connection_must_wait(connection)):
+                connection_begin(connection)
+                steps += 1
             connection = following
-    return steps
+        if worker.ready == NULL:
+            return steps
 
 
 cdef unsigned progress(worker_t *worker) noexcept nogil:
@@ -44,7 +52,9 @@ cdef unsigned progress(worker_t *worker) noexcept nogil:
     if worker.ucp == NULL:
         return 0
     steps = ucp_worker_progress(worker.ucp)
-    if worker.ready != NULL or worker.unsettled:
+    if worker.left.count and left_read(&worker.left):
+        worker.has_let_go = True
+    if worker.ready != NULL or worker.unsettled or worker.has_let_go:
         steps += settle(worker)
     return steps
 
@@ -62,7 +72,7 @@ cdef void sleep_until(worker_t *worker, int64_t until) noexcept nogil:
         return
     worker.is_sleeping = True
     gate_leave(&worker.gate)
-    descriptors_wait(worker.event_fd, worker.wake_fd, until - now)
+    descriptors_wait(worker.event_fd, worker.wake_fd, worker.left.epoll, until - now)
     gate_enter(&worker.gate)
     worker.is_sleeping = False
     wake_drain(worker.wake_fd)
@@ -118,7 +128,7 @@ cdef bint run_slice(worker_t *worker, int64_t until) noexcept nogil:
         now = now_ns()
         while (now < until and not has_news(worker)
                and ((worker.waiting and not worker.is_sleeping) or now - worker.polled_ns < POLLED_NS)):
-            descriptors_wait(worker.wake_fd, -1, min(until - now, aside))
+            descriptors_wait(worker.wake_fd, -1, -1, min(until - now, aside))
             aside = min(2 * aside, LONGEST_ASIDE_NS) if worker.waiting else ASIDE_NS
             now = now_ns()
         gate_enter(&worker.gate)

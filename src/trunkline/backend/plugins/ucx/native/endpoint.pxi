@@ -9,6 +9,7 @@ cdef class Endpoint:
         self.worker = worker
         self.address = address
         self.owner = owner
+        self.c.identity = worker_identity(address)
         self.c.self = <void *> self
         self.c.keys.free = -1
 
@@ -27,7 +28,8 @@ cdef class Endpoint:
         with nogil:
             gate_enter(&self.worker.c.gate)
             if self.c.connection == NULL:
-                connection_open(&self.worker.c, &self.c, padded, &status)
+                status = connection_open(&self.worker.c, &self.c, padded)
+                padded = NULL
                 if status != 0:
                     copy_reason(self.c.failure, ucs_status_string(<ucs_status_t> status))
             gate_leave(&self.worker.c.gate)
@@ -100,7 +102,7 @@ cdef class Endpoint:
         attributes.transports.num_entries = 16
         attributes.transports.entry_size = sizeof(ucp_transport_entry_t)
         gate_enter(&self.worker.c.gate)
-        if self.c.connection != NULL:
+        if self.c.connection != NULL and self.c.connection.ep != NULL:
             status = ucp_ep_query(self.c.connection.ep, &attributes)
         if status == UCS_OK:
             for row in range(attributes.transports.num_entries):
@@ -165,6 +167,7 @@ cdef class Endpoint:
             copy_reason(self.c.failure, b"the peer was closed")
             connection.is_broken = connection.users > 0
             connection_detach(connection)
+            connection_release(connection)
             if not connection.is_broken:  # else `settle` closes it by force
                 connection_close(connection, False)
             tell(&self.worker.c)  # closing takes progress

@@ -121,6 +121,9 @@ cdef void advance(request_t *request) noexcept nogil:
     """Take a request as far as it goes without waiting."""
     while request.status == IN_PROGRESS and request.outstanding == 0:
         if request.error == 0 and not request.connection.is_broken:
+            if request.connection.is_held:
+                connection_hold(request.connection, request)
+                return
             if request.phase == NOTIFYING:
                 finish(request, DONE)
                 return

@@ -157,6 +157,9 @@ cdef class Request:
         self.worker.check()
         gate_enter(&self.worker.c.gate)
         self.c.stopping = True
+        if self.c.is_held:  # nothing of it was posted
+            connection_drop(self.c.connection, &self.c)
+            finish(&self.c, STOPPED)
         gate_leave(&self.worker.c.gate)
 
     @property

@@ -65,6 +65,7 @@ cdef struct request_t:
     bint write
     bint stopping
     bint is_ready
+    bint is_held  # on its connection's list of those that wait for it to be made
     bint is_ended
     int outstanding  # operations whose end UCX has not reported yet
     int error  # ucs_status_t of the first operation that failed
@@ -86,7 +87,7 @@ cdef struct request_t:
     int64_t total_ns
     char reason[REASON_SIZE]
     request_t *next_ready
-    request_t *previous
+    request_t *previous  # of those held, later of those ended
     request_t *next
 
 # A remote key that was unloaded while requests were in flight.
@@ -98,7 +99,12 @@ cdef struct retired_t:
 cdef struct connection_t:
     worker_t *worker
     endpoint_t *endpoint  # NULL once detached
-    ucp_ep_h ep
+    uint64_t identity  # of the peer's UCX worker
+    ucp_ep_h ep  # NULL while `is_held`
+    bint is_held  # until the peer has done with what earlier connections left
+    void *address  # to make it from, while held
+    request_t *held_first
+    request_t *held_last
     int users  # requests in flight
     bint is_broken
     bint is_closing
@@ -112,6 +118,7 @@ cdef struct connection_t:
 
 cdef struct endpoint_t:
     void *self
+    uint64_t identity
     connection_t *connection  # NULL before the first use and after a failure
     table_t keys
     char failure[REASON_SIZE]
@@ -138,6 +145,7 @@ cdef struct worker_t:
     connection_t *connections
     int unsettled  # connections that are broken or closing
     left_t left
+    bint has_let_go  # a peer has done with a connection that was left, so that others may be made
     endpoint_t *failed
     table_t memory
     payload_t *inbox_first

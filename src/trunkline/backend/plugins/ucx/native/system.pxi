@@ -48,10 +48,10 @@ cdef extern from *:
         struct timespec t = {until / 1000000000LL, until % 1000000000LL};
         pthread_cond_timedwait(bell, &gate->mutex, &t);
     }
-    static void descriptors_wait(int first, int second, int64_t timeout_ns) {
-        struct pollfd set[2] = {{first, POLLIN, 0}, {second, POLLIN, 0}};
+    static void descriptors_wait(int first, int second, int third, int64_t timeout_ns) {
+        struct pollfd set[3] = {{first, POLLIN, 0}, {second, POLLIN, 0}, {third, POLLIN, 0}};
         struct timespec t = {timeout_ns / 1000000000LL, timeout_ns % 1000000000LL};
-        ppoll(set, 2, &t, NULL);
+        ppoll(set, 3, &t, NULL);
     }
     static int wake_open(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
     static void wake_ring(int descriptor) { (void)!eventfd_write(descriptor, 1); }
@@ -78,7 +78,7 @@ cdef extern from *:
     void bell_open(pthread_cond_t *) noexcept nogil
     void bell_wait(pthread_cond_t *, gate_t *, int64_t until) noexcept nogil
     int pthread_cond_broadcast(pthread_cond_t *) noexcept nogil
-    void descriptors_wait(int, int, int64_t timeout_ns) noexcept nogil
+    void descriptors_wait(int, int, int, int64_t timeout_ns) noexcept nogil
     int wake_open() noexcept nogil
     void wake_ring(int) noexcept nogil
     void wake_drain(int) noexcept nogil

@@ -6,7 +6,7 @@ cdef class Worker:
 
     def __cinit__(self):
         self.c.memory.free = -1
-        self.c.event_fd = self.c.wake_fd = -1
+        self.c.event_fd = self.c.wake_fd = self.c.left.epoll = -1
         self.c.is_closed = True
 
     def __init__(self, str name, dict config, *, size_t notification_count, size_t notification_bytes):
@@ -59,8 +59,8 @@ cdef class Worker:
             self._demand(ucp_worker_get_efd(self.c.ucp, &self.c.event_fd), "get the UCX worker's event descriptor")
             close_on_exec(self.c.event_fd)
             self.c.wake_fd = wake_open()
-            if self.c.wake_fd < 0:
-                raise BackendUnavailableError("eventfd failed: too many open files?", agent=name)
+            if self.c.wake_fd < 0 or left_open(&self.c.left) < 0:
+                raise BackendUnavailableError("eventfd or epoll_create1 failed: too many open files?", agent=name)
         except BaseException:
             self.close()
             raise
@@ -326,7 +326,7 @@ cdef class Worker:
                 connection = connection.next
             ucp_worker_destroy(self.c.ucp)
             self.c.ucp = NULL
-            left_sweep(&self.c.left, True)
+            left_close(&self.c.left)
             while self.c.ready != NULL:  # UCX ended these with the worker
                 self.c.ready.is_ready = False
                 advance(self.c.ready)
