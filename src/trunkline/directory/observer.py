@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from trunkline.clock import SYSTEM_CLOCK, Clock
@@ -39,6 +40,26 @@ class Subscription:
         self.awaits: tuple[str, ...] = ()  # sources that must be heard before it is synced
 
 
+class _Bell(threading.Event):
+    """Rung by one watch: notes which it is, so that the others need not be looked at, and wakes the observer.
+
+    Args:
+        prefix: What the watch selects.
+        rung: Prefixes of watches that may have something to take.
+        wake: What the observer waits for.
+    """
+
+    def __init__(self, prefix: str, rung: deque[str], wake: threading.Event) -> None:
+        super().__init__()
+        self._prefix = prefix
+        self._rung = rung
+        self._wake = wake
+
+    def set(self) -> None:
+        self._rung.append(self._prefix)
+        self._wake.set()
+
+
 class Observer:
     """Watches the records of a namespace with one watch, whatever the number of agents and watches in this process.
 
@@ -67,6 +88,7 @@ class Observer:
         self._owners: dict[str, Owner] = {}  # by the prefix of their keys
         self._owners_by_record: dict[str, Owner] = {}
         self._own_watches: dict[str, Watch] = {}
+        self._rung: deque[str] = deque()  # prefixes of watches that may have something to take
         self._subscriptions: list[Subscription] = []
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -144,19 +166,19 @@ class Observer:
         with self._lock:
             self._close_source(prefix)
 
-    def listen(self, prefix: str, record: str, tell: Owner) -> None:
+    def listen(self, prefix: str, record: str, after: int, tell: Owner) -> None:
         """Have an agent of this process told of everything that happens to its keys.
 
         Args:
             prefix: What its keys start with, but for the record.
             record: The key of its presence record.
+            after: The revision from which on the first of these matters.
             tell: Called with one of these two, and an event of the keys it selects; brief, must not wait.
         """
         with self._lock:
             self._start()
             self._owners[prefix] = self._owners_by_record[record] = tell
-            self._own_watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
-        self._wake.set()
+            self._open_watch(self._own_watches, prefix, after=after)
 
     def stop_listening(self, prefix: str, record: str) -> None:
         """Undo :meth:`listen`. Idempotent."""
@@ -214,15 +236,19 @@ class Observer:
             raise ClosedError(f"the observer of {self._namespace} in {self.store.url} was closed")
         if self._thread is None:
             for prefix in self._records:
-                self._watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
+                self._open_watch(self._watches, prefix)
             self._thread = threading.Thread(target=self._run, name="trunkline-directory", daemon=True)
             self._thread.start()
+
+    def _open_watch(self, watches: dict[str, Watch], prefix: str, *, after: int | None = None) -> None:
+        bell = _Bell(prefix, self._rung, self._wake)
+        watches[prefix] = self.store.watch(prefix, prefix=True, after=after, wake=bell)
+        bell.set()  # it may have rung before it was to be found
 
     def _open_source(self, prefix: str) -> None:
         self._users[prefix] = self._users.get(prefix, 0) + 1
         if prefix not in self._watches:
-            self._watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
-            self._wake.set()
+            self._open_watch(self._watches, prefix)
 
     def _close_source(self, prefix: str) -> None:
         users = self._users.get(prefix, 0)
@@ -238,8 +264,7 @@ class Observer:
     def _run(self) -> None:
         while not self._is_closed:
             self._wake.clear()
-            while self._take_all():
-                pass
+            self._take_rung()
             with self._lock:
                 now = self._clock.monotonic()
                 self._spread(self._roster.tick(now))
@@ -247,28 +272,36 @@ class Observer:
             if not self._is_closed:
                 self._clock.wait(self._wake, None if due is None else max(0.0, due - now))
 
-    def _take_all(self) -> bool:
-        """Take one event from each watch; return whether there was any."""
-        has_news = False
-        for prefix, watch in [*self._watches.items(), *self._own_watches.items()]:
-            try:
-                event = watch.next(0)
-            except ClosedError:
-                continue
-            except TrunklineError as error:
-                self._fail(prefix, watch, error)
-                continue
-            if event is None:
-                continue
-            has_news = True
-            with self._lock:
-                if self._watches.get(prefix) is watch:
-                    self._tell_owners(prefix, event)
-                    self._spread(self._roster.apply(prefix, event, self._clock.monotonic()))
-                    self._sync()
-                elif self._own_watches.get(prefix) is watch:
-                    self._owners[prefix](prefix, event)
-        return has_news
+    def _take_rung(self) -> None:
+        """Take one event from each watch that rang, until none has any."""
+        while self._rung:
+            # Each once, however often it rang; what rings from here on is looked at in the next turn.
+            rung = dict.fromkeys([self._rung.popleft() for _ in range(len(self._rung))])
+            for prefix in rung:
+                for watches in (self._watches, self._own_watches):
+                    watch = watches.get(prefix)
+                    if watch is not None and self._take(prefix, watch):
+                        self._rung.append(prefix)
+
+    def _take(self, prefix: str, watch: Watch) -> bool:
+        """Take one event from a watch; return whether there was one."""
+        try:
+            event = watch.next(0)
+        except ClosedError:
+            return False
+        except TrunklineError as error:
+            self._fail(prefix, watch, error)
+            return False
+        if event is None:
+            return False
+        with self._lock:
+            if self._watches.get(prefix) is watch:
+                self._tell_owners(prefix, event)
+                self._spread(self._roster.apply(prefix, event, self._clock.monotonic()))
+                self._sync()
+            elif self._own_watches.get(prefix) is watch:
+                self._owners[prefix](prefix, event)
+        return True
 
     def _tell_owners(self, source: str, event: WatchEvent) -> None:
         """Tell agents of this process what happened to their records."""
