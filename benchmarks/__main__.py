@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import crowd, metadata, phone_book, start, transfer
 from benchmarks.figure import heading
 from benchmarks.nixl import why_unavailable
+from benchmarks.place import MEMORY, default_place
 from benchmarks.run import Run
 from trunkline.etcd.server import EtcdServer
 
@@ -21,9 +22,6 @@ TOPICS = {
     "metadata": metadata.measure,
     "start": start.measure,
 }
-
-MEMORY = Path("/dev/shm")
-"""Where the run's etcd keeps its data. On a disk both sides wait for its fsync, which hides what the clients take."""
 
 
 def main() -> None:
@@ -45,7 +43,7 @@ def main() -> None:
     if missing is not None:
         print(f"NIXL is not measured (pip install --no-deps nixl-cu12): {missing}", file=sys.stderr)
     print(heading(), file=sys.stderr)
-    place = options.data or (MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir()))
+    place = options.data or default_place()
     print(f"etcd keeps its data in {'memory' if place == MEMORY else place}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=place) as directory, EtcdServer(Path(directory)).start() as server:
         run = Run(options.rounds, 0.25 if options.quick else 1.0, missing is None, server.endpoint)

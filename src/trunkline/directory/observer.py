@@ -6,6 +6,8 @@ import atexit
 import logging
 import os
 import threading
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from trunkline.clock import SYSTEM_CLOCK, Clock
@@ -65,6 +67,31 @@ class Subscription:
         self.is_synced = False
 
 
+class _Bell(threading.Event):
+    """Rung by one watch: notes that, so that the others need not be looked at, and wakes the observer.
+
+    Args:
+        rung: Bells of watches that may have something to take.
+        wake: What the observer waits for.
+    """
+
+    def __init__(self, rung: deque[_Bell], wake: threading.Event) -> None:
+        super().__init__()
+        self._rung = rung
+        self._wake = wake
+        self.take: Callable[[], bool] = lambda: False
+        """Takes an event of the watch; returns whether there was one."""
+
+    def begin(self, take: Callable[[], bool]) -> None:
+        """Take events this way from now on; there may be some already."""
+        self.take = take
+        self.set()
+
+    def set(self) -> None:
+        self._rung.append(self)
+        self._wake.set()
+
+
 class Observer:
     """Watches the records of a namespace with one watch, whatever the number of agents and watches in this process.
 
@@ -91,6 +118,7 @@ class Observer:
         self._watches: dict[str, Watch] = {}
         self._users: dict[str, int] = {}  # of the watches beside those of records
         self._listeners: dict[str, list[Listening]] = {}  # by the record; of one name there may be several for a while
+        self._rung: deque[_Bell] = deque()  # of watches that may have something to take
         self._subscriptions: list[Subscription] = []
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -166,19 +194,22 @@ class Observer:
         with self._lock:
             self._close_source(prefix)
 
-    def listen(self, prefix: str, record: str, tell: Owner) -> Listening:
+    def listen(self, prefix: str, record: str, tell: Owner, *, after: int) -> Listening:
         """Have an agent of this process told of everything that happens to its keys, until :meth:`stop_listening`.
 
         Args:
             prefix: What its keys start with, but for the record.
             record: The key of its presence record.
+            after: The revision from which on the first of these matters.
             tell: Called with one of these two, and an event of the keys it selects; brief, must not wait.
         """
         with self._lock:
             self._start()
-            listening = Listening(prefix, record, tell, self.store.watch(prefix, prefix=True, wake=self._wake))
+            bell = _Bell(self._rung, self._wake)
+            watch = self.store.watch(prefix, prefix=True, after=after, wake=bell)
+            listening = Listening(prefix, record, tell, watch)
             self._listeners.setdefault(record, []).append(listening)
-        self._wake.set()
+            bell.begin(partial(self._take_for_owner, listening))
         return listening
 
     def stop_listening(self, listening: Listening) -> None:
@@ -245,8 +276,9 @@ class Observer:
     def _open_watch(self, prefix: str) -> None:
         """Watch, unless that is done already; also anew what the store refused, for it may not any more."""
         if prefix not in self._watches:
-            self._watches[prefix] = self.store.watch(prefix, prefix=True, wake=self._wake)
-            self._wake.set()
+            bell = _Bell(self._rung, self._wake)
+            watch = self._watches[prefix] = self.store.watch(prefix, prefix=True, wake=bell)
+            bell.begin(partial(self._take_for_all, prefix, watch))
 
     def _close_source(self, prefix: str) -> None:
         users = self._users.pop(prefix, 0)
@@ -266,8 +298,7 @@ class Observer:
     def _run(self) -> None:
         while not self._is_closed:
             self._wake.clear()
-            while self._take_all():
-                pass
+            self._take_rung()
             with self._lock:
                 now = self._clock.monotonic()
                 self._spread(self._roster.tick(now))
@@ -275,28 +306,35 @@ class Observer:
             if not self._is_closed:
                 self._clock.wait(self._wake, None if due is None else max(0.0, due - now))
 
-    def _take_all(self) -> bool:
-        """Take one event from each watch; return whether there was any."""
+    def _take_rung(self) -> None:
+        """Take one event from each watch that rang, until none has any."""
+        while self._rung:
+            # Each once, however often it rang; what rings from here on is looked at in the next turn.
+            for bell in dict.fromkeys([self._rung.popleft() for _ in range(len(self._rung))]):
+                if bell.take():
+                    self._rung.append(bell)
+
+    def _take_for_all(self, prefix: str, watch: Watch) -> bool:
+        """Take an event of a watch that everybody relies on; return whether there was one."""
+        event = self._take(prefix, watch)
+        if event is None:
+            return False
         with self._lock:
-            sources, listeners = list(self._watches.items()), self._all_listening()
-        has_news = False
-        for prefix, watch in sources:
-            event = self._take(prefix, watch)
-            if event is not None:
-                has_news = True
-                with self._lock:
-                    if self._watches.get(prefix) is watch:
-                        self._tell_owners(prefix, event)
-                        self._spread(self._roster.apply(prefix, event, self._clock.monotonic()))
-                        self._sync()
-        for listening in listeners:
-            event = self._take(listening.prefix, listening.watch)
-            if event is not None:
-                has_news = True
-                with self._lock:
-                    if listening in self._listeners.get(listening.record, ()):
-                        _call(listening.tell, listening.prefix, event)
-        return has_news
+            if self._watches.get(prefix) is watch:
+                self._tell_owners(prefix, event)
+                self._spread(self._roster.apply(prefix, event, self._clock.monotonic()))
+                self._sync()
+        return True
+
+    def _take_for_owner(self, listening: Listening) -> bool:
+        """Take an event of an own agent's keys; return whether there was one."""
+        event = self._take(listening.prefix, listening.watch)
+        if event is None:
+            return False
+        with self._lock:
+            if listening in self._listeners.get(listening.record, ()):
+                _call(listening.tell, listening.prefix, event)
+        return True
 
     def _take(self, prefix: str, watch: Watch) -> WatchEvent | None:
         """Return a watch's next event, if there is one."""

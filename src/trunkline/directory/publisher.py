@@ -113,8 +113,8 @@ class Publisher:
         self._is_closed = False
         self._strangers: dict[str, int] = {}  # keys that were told of, with the revision of that
         self._listening: Listening | None = None
-        self._open_session(Deadline(timeout, clock), takeover=takeover, is_patient=True)
-        self._listening = observer.listen(key.agent_prefix, key.presence, self._take_own_event)
+        session = self._open_session(Deadline(timeout, clock), takeover=takeover, is_patient=True)
+        self._listening = observer.listen(key.agent_prefix, key.presence, self._take_own_event, after=session.revision)
 
     @property
     def name(self) -> str:
@@ -362,7 +362,7 @@ class Publisher:
             _log.info("agent %r is back in the directory, in session number %d", self.name, self._sessions)
             self._lost = None
 
-    def _open_session(self, deadline: Deadline, *, takeover: bool, is_patient: bool) -> None:
+    def _open_session(self, deadline: Deadline, *, takeover: bool, is_patient: bool) -> Session:
         """Claim the name on a new lease, and publish everything with it."""
         lease = self._store.grant(self._ttl, on_lost=self._lease_lost, timeout=deadline.remaining())
         self._leases.add(lease.id)
@@ -377,6 +377,7 @@ class Publisher:
         self._granted_ttl = lease.ttl
         self._sessions += 1
         self._session = session
+        return session
 
     def _claim(self, session: Session, deadline: Deadline, *, takeover: bool, is_patient: bool) -> None:
         try:

@@ -96,6 +96,7 @@ class Roster:
         self._agents: dict[str, dict[str, None]] = {}  # the known keys of each agent
         self._tombstones: dict[str, int] = {}
         self._shown: dict[str, _Shown] = {}
+        self._absent: dict[str, _Shown] = {}  # those of them whose record is gone
         self._revisions: dict[str, int] = {}  # of the latest event of each source
         self._interrupted: set[str] = set()
         self._outage = ""
@@ -150,7 +151,7 @@ class Roster:
         if self._interrupted:
             return []
         events: list[DirectoryEvent] = []
-        missing = [shown for shown in self._shown.values() if shown.is_missing]
+        missing = [shown for shown in self._absent.values() if shown.is_missing]
         if any(_is_due(shown, now) for shown in missing):
             is_mass = len(missing) >= MASS and 2 * len(missing) > len(self._shown)
             for shown in missing:
@@ -161,7 +162,7 @@ class Roster:
                     events.append(PeerSuspect(shown.listing))
                 elif _is_due(shown, now):
                     events.append(self._leave(shown, LeaveReason.EXPIRED))
-        suspects = [shown for shown in self._shown.values() if shown.listing.is_suspect and _is_due(shown, now)]
+        suspects = [shown for shown in self._absent.values() if shown.listing.is_suspect and _is_due(shown, now)]
         events.extend(self._leave(shown, LeaveReason.EXPIRED) for shown in suspects)
         return events
 
@@ -174,7 +175,7 @@ class Roster:
         """When to call :meth:`tick` next."""
         if self._interrupted:
             return None
-        return min((shown.due_at for shown in self._shown.values() if shown.due_at is not None), default=None)
+        return min((shown.due_at for shown in self._absent.values() if shown.due_at is not None), default=None)
 
     def has_heard(self, sources: Iterable[str]) -> bool:
         """Return whether each of these sources has said what is there."""
@@ -227,9 +228,8 @@ class Roster:
         if self._interrupted:
             return []
         self._back_at = now
-        for shown in self._shown.values():
-            if shown.due_at is not None:
-                shown.due_at = now + (shown.listing.ttl or self._ttl)
+        for shown in self._absent.values():
+            shown.due_at = now + (shown.listing.ttl or self._ttl)
         return [StoreBack()]
 
     def _take_snapshot(self, source: str, snapshot: Snapshot, touched: dict[str, None]) -> None:
@@ -347,7 +347,9 @@ class Roster:
                 return [self._leave(shown, LeaveReason.WITHDRAWN)]
             if shown.due_at is None:
                 shown.due_at = now + SETTLE
+                self._absent[name] = shown
             return []
+        self._absent.pop(name, None)
         self._shown[name] = _Shown(current)
         if shown is None:
             return [PeerJoined(current)]
@@ -359,6 +361,7 @@ class Roster:
 
     def _leave(self, shown: _Shown, reason: LeaveReason) -> PeerLeft:
         del self._shown[shown.listing.name]
+        self._absent.pop(shown.listing.name, None)
         return PeerLeft(shown.listing, reason)
 
 

@@ -60,7 +60,7 @@ class Watch:
         clock: Clock,
         lock: threading.Lock,
         check_process: Callable[[], None],
-        on_demand: Callable[[], None],
+        on_demand: Callable[[Watch], None],
         on_close: Callable[[Watch], None],
         wake: threading.Event | None = None,
         queue_limit: int = QUEUE_LIMIT,
@@ -114,7 +114,7 @@ class Watch:
                 if not self._is_shared:
                     self._wake.clear()
             if was_stalled:
-                self._on_demand()
+                self._on_demand(self)
             if deadline.has_passed:
                 return None
             self._clock.wait(self._wake, deadline.remaining())
@@ -253,6 +253,7 @@ class Watch:
         self._queue_size = 0
         self.lose_history()
         self.is_stalled = True
+        self._wake.set()  # a reader that waits is there after all
 
     def _enqueue(self, event: WatchEvent) -> None:
         self._queue.append(event)

@@ -23,7 +23,7 @@ from trunkline.etcd.messages import WATCH
 from trunkline.etcd.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from trunkline.etcd.connection import Connection, Stream
     from trunkline.etcd.value import Listing
@@ -42,8 +42,10 @@ _log = logging.getLogger(__name__)
 class _Attachment:
     """What one stream carries: which watches, under which server-side ids. Guarded by the stream's lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, watches: Iterable[Watch]) -> None:
         self.watches: dict[int, Watch] = {}
+        self.ids: dict[Watch, int] = {}
+        self.to_attach: deque[Watch] = deque(watches)  # may hold some that were closed, or that are stalled
         self.awaiting_created: deque[int] = deque()
         self.to_cancel: deque[int] = deque()
         self.cancel_at: Deadline | None = None  # for all in ``to_cancel``
@@ -70,20 +72,29 @@ class _Attachment:
         """Take a watch on and return its new id."""
         self._last_id += 1
         self.watches[self._last_id] = watch
+        self.ids[watch] = self._last_id
         self.awaiting_created.append(self._last_id)
         return self._last_id
 
-    def detach(self, watch: Watch, clock: Clock) -> None:
-        """Forget a watch and have its server-side watcher cancelled soon."""
-        for watch_id in [number for number, attached in self.watches.items() if attached is watch]:
-            del self.watches[watch_id]
-            self.to_cancel.append(watch_id)
-            self.cancel_at = self.cancel_at or Deadline(CANCEL_DELAY, clock)
+    def attach_soon(self, watch: Watch) -> None:
+        """Have a watch taken on by the sender."""
+        self.to_attach.append(watch)
         self.has_requests.set()
 
-    def has(self, watch: Watch) -> bool:
-        """Whether the watch has an id."""
-        return any(attached is watch for attached in self.watches.values())
+    def forget(self, watch: Watch) -> int | None:
+        """Forget a watch that the server has cancelled; return the id it had."""
+        watch_id = self.ids.pop(watch, None)
+        if watch_id is not None:
+            del self.watches[watch_id]
+        return watch_id
+
+    def detach(self, watch: Watch, clock: Clock) -> None:
+        """Forget a watch and have its server-side watcher cancelled soon."""
+        watch_id = self.forget(watch)
+        if watch_id is not None:
+            self.to_cancel.append(watch_id)
+            self.cancel_at = self.cancel_at or Deadline(CANCEL_DELAY, clock)
+            self.has_requests.set()
 
 
 class WatchStream:
@@ -102,8 +113,8 @@ class WatchStream:
         self._clock = clock
         self._list_range = list_range
         self._lock = threading.Lock()  # guards all below and the state of every watch
-        self._watches: list[Watch] = []
-        self._attachment = _Attachment()
+        self._watches: dict[Watch, None] = {}  # in the order of their opening
+        self._attachment = _Attachment(())
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._has_watches = threading.Event()
@@ -117,18 +128,18 @@ class WatchStream:
             clock=self._clock,
             lock=self._lock,
             check_process=self._connection.check_process,
-            on_demand=self._wake_sender,
+            on_demand=self._attach_soon,
             on_close=self._close_watch,
             wake=wake,
         )
         with self._lock:
             self._connection.check_usable()
-            self._watches.append(watch)
+            self._watches[watch] = None
+            self._attachment.attach_soon(watch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="trunkline-etcd-watch", daemon=True)
                 self._thread.start()
         self._has_watches.set()
-        self._wake_sender()
         return watch
 
     def close(self) -> None:
@@ -147,13 +158,12 @@ class WatchStream:
 
     def _close_watch(self, watch: Watch) -> None:
         with self._lock:
-            if watch in self._watches:
-                self._watches.remove(watch)
+            self._watches.pop(watch, None)
             self._attachment.detach(watch, self._clock)
 
-    def _wake_sender(self) -> None:
+    def _attach_soon(self, watch: Watch) -> None:
         with self._lock:
-            self._attachment.has_requests.set()
+            self._attachment.attach_soon(watch)
 
     def _run(self) -> None:
         backoff = Backoff()
@@ -182,7 +192,7 @@ class WatchStream:
                 if self._is_closed:
                     return None
                 if self._watches:
-                    self._attachment = _Attachment()
+                    self._attachment = _Attachment(self._watches)
                     return self._attachment
                 self._has_watches.clear()
             self._clock.wait(self._has_watches, None)
@@ -218,15 +228,16 @@ class WatchStream:
             watch.take_response(response)
             if watch.must_list:
                 attachment.detach(watch, self._clock)
+                attachment.attach_soon(watch)
             return
-        del attachment.watches[watch_id]
+        attachment.forget(watch)
         kind = classify(response.cancel_reason, Kind.UNAVAILABLE)
         if kind in {Kind.AUTH, Kind.TOKEN}:
             self._take_denial(watch, response.cancel_reason, stream, attachment)
         else:
             _log.info("etcd cancelled the watch of %r: %s", watch.key, response.cancel_reason or "compacted")
             watch.lose_history()
-            attachment.has_requests.set()
+            attachment.attach_soon(watch)
 
     def _take_denial(self, watch: Watch, reason: str, stream: Stream, attachment: _Attachment) -> None:
         """A stream keeps the token it was opened with; when that has expired, new watches are denied."""
@@ -269,10 +280,14 @@ class WatchStream:
             if not attachment.to_cancel:
                 attachment.cancel_at = None
             return WATCH.request(cancel_request={"watch_id": watch_id}), None
-        watch = next((each for each in self._watches if not each.is_stalled and not attachment.has(each)), None)
-        if watch is None or watch.must_list:
-            return None, watch
-        return watch.create_request(attachment.attach(watch)), None
+        while attachment.to_attach:
+            watch = attachment.to_attach.popleft()
+            if watch not in self._watches or watch in attachment.ids or watch.is_stalled:
+                continue
+            if watch.must_list:
+                return None, watch
+            return watch.create_request(attachment.attach(watch)), None
+        return None, None
 
     def _list(self, watch: Watch, attachment: _Attachment) -> None:
         if watch.has_history:
@@ -289,11 +304,11 @@ class WatchStream:
             with self._lock:
                 if not attachment.is_over:  # else the next stream lists again
                     watch.take_listing(listing)
+                    attachment.attach_soon(watch)
 
     def _fail(self, watch: Watch, error: StoreError) -> None:
         watch.fail(error)
-        if watch in self._watches:
-            self._watches.remove(watch)
+        self._watches.pop(watch, None)
 
     def _interrupt_all(self, reason: str) -> None:
         with self._lock:

@@ -205,7 +205,7 @@ def test_an_agent_is_told_what_happens_to_its_keys(observer: Observer, store: Fa
     def tell(selection: str, event: WatchEvent) -> None:
         told.append((selection, event))
 
-    listening = observer.listen("/prod/a/", "/prod/.presence/a", tell)
+    listening = observer.listen("/prod/a/", "/prod/.presence/a", tell, after=0)
     eventually(lambda: len(told) == 2)
     record, others = sorted(told)
     assert isinstance(record[1], Snapshot)

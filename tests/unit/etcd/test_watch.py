@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from trunkline.etcd.messages import WATCH
 from trunkline.etcd.value import Change, Interruption, KeyValue, Listing
 from trunkline.etcd.watch import Watch
 from trunkline.testing.clock import FakeClock
+from trunkline.testing.waiting import eventually
 
 CLUSTER = 5
 
@@ -33,7 +35,7 @@ class Bench:
             queue_limit=queue_limit,
         )
 
-    def _count_demand(self) -> None:
+    def _count_demand(self, _: Watch) -> None:
         self.demands += 1
 
     @property
@@ -214,6 +216,18 @@ def test_fragments_count_for_the_bound() -> None:
     bench = Bench(after=10, queue_limit=1000)
     bench.watch.take_response(response(put(11, value=b"v" * 2000), fragment=True))
     assert bench.watch.is_stalled
+
+
+def test_a_reader_that_waits_is_not_absent() -> None:
+    bench = Bench(after=10, queue_limit=1000)
+    with ThreadPoolExecutor(1) as thread:
+        taken = thread.submit(bench.watch.next, None)
+        bench.clock.until_waiting()
+        bench.watch.take_response(response(put(11, value=b"v" * 2000), fragment=True))
+        eventually(lambda: bench.demands == 1)
+        assert not bench.watch.is_stalled
+        listing = bench.take_listing(30)
+        assert taken.result(30) == listing
 
 
 def test_taking_events_makes_room() -> None:

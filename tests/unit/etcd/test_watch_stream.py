@@ -91,3 +91,16 @@ def test_the_server_hears_of_closed_watches_a_little_later_and_after_new_ones() 
         assert not sent.done()
         stream.close()
         assert sent.result(30) is None
+
+
+def test_a_watch_is_asked_for_once_however_many_there_are_and_not_after_it_was_closed() -> None:
+    server, clock = SilentServer(), FakeClock()
+    stream = WatchStream(cast("Any", server), clock, cast("Any", None))
+    watches = [stream.open_watch(b"%d" % number, b"", 1) for number in range(100)]
+    assert server.has_stream.wait(30)
+    watches[3].close()
+    keys = [next(server.requests).create_request.key for _ in range(99)]
+    assert keys == [b"%d" % number for number in range(100) if number != 3]
+    stream.open_watch(b"late", b"", 1)
+    assert next(server.requests).create_request.key == b"late"
+    stream.close()
