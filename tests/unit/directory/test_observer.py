@@ -189,7 +189,7 @@ def test_what_goes_wrong_in_one_subscriber_does_not_reach_the_others(
 ) -> None:
     def fail(event: DirectoryEvent) -> None:
         if isinstance(event, PeerJoined):
-            raise RuntimeError(f"can't take {event}")
+            raise RuntimeError(f"can't take {event}")  # noqa: TRY004
 
     observer.subscribe(fail, print)
     other = Told(observer)
