@@ -408,10 +408,15 @@ class Follower:
         for label, loaded in sorted(wanted.labels.items(), key=lambda item: item[0] != DEFAULT_LABEL):
             if label not in agent.labels or agent.labels[label] == loaded:
                 continue
+            listing, _ = self._membership.observer.latest(name)
+            if listing is None or label not in listing.labels:  # gone again: not to be waited for, its event comes
+                return
             try:
                 [publication] = self._membership.fetch(
                     [name], label, self._peers.dead_incarnations(name), Deadline(RELOAD_TIMEOUT, self._clock)
                 )
+                if self._wanted.get(name) is not wanted:  # it was forgotten meanwhile
+                    return
                 self._load(wanted, publication, wanted.require)
             except (AgentNotFoundError, StoreError) as error:
                 # It is gone again, and its event is on the way; or the store is away, which says nothing of the peer.
