@@ -271,7 +271,9 @@ class Follower:
         if isinstance(event, (PeerJoined, PeerUpdated, PeerSuspect, PeerLeft)):
             with self._lock:
                 wanted = self._wanted.get(event.name)
-                is_wanted = wanted is not None and bool(wanted.labels)  # else a fetch that waits loads it itself
+                is_wanted = wanted is not None and bool(wanted.labels)
+                if wanted is not None and not is_wanted:  # a fetch that waits loads it itself
+                    wanted.departure = event if isinstance(event, PeerLeft) else None
                 # What is told of one agent stays in order, also if it is forgotten meanwhile.
                 if not is_wanted and not self._busy[event.name]:
                     self._spread(event)

@@ -318,7 +318,7 @@ class Roster:
         labels = {
             key: entry
             for key, entry, _ in keys
-            if key.part and entry.lease == NO_LEASE and entry.mod_revision > markers.get(key.place, 0)
+            if key.part and entry.lease == NO_LEASE and entry.mod_revision >= markers.get(key.place, 0)
         }
         if not labels:
             return None

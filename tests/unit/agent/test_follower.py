@@ -333,8 +333,8 @@ def stopped_before_loading(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: 
     assert membership is not None
     fetch, read, go_on = membership.fetch, threading.Event(), threading.Event()
 
-    def slow(*arguments: object) -> Publication:
-        found = fetch(*arguments)  # type: ignore[arg-type]
+    def slow(*arguments: object) -> list[Publication]:
+        found = list(fetch(*arguments))  # type: ignore[arg-type]
         read.set()
         assert go_on.wait(20)
         return found
@@ -389,7 +389,7 @@ def test_what_waits_of_a_forgotten_agent_stays_in_order(bench: Bench, monkeypatc
     assert membership is not None
     fetch = membership.fetch
 
-    def slow(*arguments: object) -> Publication:
+    def slow(*arguments: object) -> Iterator[Publication]:
         asked.set()
         assert go_on.wait(20)
         return fetch(*arguments)  # type: ignore[arg-type]
@@ -481,8 +481,8 @@ def test_watches_that_include_nixls_agents_are_synced_once(bench: Bench) -> None
 def test_closing_ends_watches(bench: Bench) -> None:
     told, nixl = bench.watch(), bench.watch(include_nixl=True)
     follower = bench.follower.itself
-    follower.close()
-    follower.close()
+    follower.close(Deadline(5))
+    follower.close(Deadline(5))
     for each in (told, nixl):
         with pytest.raises(ClosedError):
             each.watch.next()

@@ -205,13 +205,15 @@ def test_an_agent_is_told_what_happens_to_its_keys(observer: Observer, store: Fa
     def tell(selection: str, event: WatchEvent) -> None:
         told.append((selection, event))
 
-    listening = observer.listen("/prod/a/", "/prod/.presence/a", tell, after=0)
+    _, revision = store.get("/prod/a/", timeout=1)
+    listening = observer.listen("/prod/a/", "/prod/.presence/a", tell, after=revision)
+    eventually(lambda: len(told) == 1)
+    assert told == [("/prod/.presence/a", Snapshot((), revision))]
+    put(store, "/prod/a/metadata")
     eventually(lambda: len(told) == 2)
-    record, others = sorted(told)
-    assert isinstance(record[1], Snapshot)
-    assert isinstance(others[1], Changed)
-    assert (record[0], record[1].entries) == ("/prod/.presence/a", ())
-    assert (others[0], [entry.key for entry in others[1].put]) == ("/prod/a/", ["/prod/a/"])
+    selection, change = told[1]
+    assert isinstance(change, Changed)
+    assert (selection, [entry.key for entry in change.put]) == ("/prod/a/", ["/prod/a/metadata"])
     put(store, "/prod/.presence/a", "/prod/.presence/b")
     eventually(lambda: len(told) == 3)
     delete(store, "/prod/.presence/a")

@@ -431,7 +431,11 @@ class RosterMachine(RuleBasedStateMachine):
                 is_there = b'"withdrawn"' not in known.value and b'"generation"' in known.value
             else:
                 labels = [self.keys.get(f"{ALL}{name}/{label}") for label in ("metadata", "kv")]
-                is_there = any(each is not None and each.lease == NO_LEASE for each in labels)
+                marker = self.keys.get(f"{ALL}{name}/")
+                started = 0 if marker is None else marker.mod_revision
+                is_there = any(
+                    each is not None and each.lease == NO_LEASE and each.mod_revision >= started for each in labels
+                )
             if is_there:
                 names.add(name)
         return names
