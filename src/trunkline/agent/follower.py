@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from trunkline.agent.announcer import Announcer
 from trunkline.agent.record import record_of_publication
 from trunkline.clock import Clock, Deadline
 from trunkline.directory.event import (
@@ -21,13 +22,7 @@ from trunkline.directory.event import (
     PeerLeft,
     PeerSuspect,
     PeerUpdated,
-    StoreBack,
-    StoreLost,
-    Synced,
 )
-from trunkline.directory.roster import SYNCED
-from trunkline.directory.view import DirectoryView
-from trunkline.directory.watch import DirectoryWatch
 from trunkline.errors import (
     AgentNotFoundError,
     ClosedError,
@@ -44,7 +39,6 @@ if TYPE_CHECKING:
     from trunkline.agent.membership import Membership
     from trunkline.agent.peer import Peer
     from trunkline.agent.peers import Peers
-    from trunkline.directory.observer import Subscription
     from trunkline.directory.publication import Publication
     from trunkline.directory.view import AgentListing
     from trunkline.transfer.engine import Engine
@@ -68,6 +62,7 @@ class _Wanted:
     Attributes:
         labels: Which parts of its metadata, each with the number of the content that was loaded (0: none yet).
         require: What its attributes have to be.
+        catalog: What identifies the catalog that was loaded.
         fetches: How many calls are just fetching it, which load it themselves.
         revision: The store's revision of the latest that was loaded.
         departure: How it left last while it was being fetched; None if it came again.
@@ -75,6 +70,7 @@ class _Wanted:
 
     labels: dict[str, int] = field(default_factory=dict)
     require: Mapping[str, str] = field(default_factory=dict)
+    catalog: str = ""
     fetches: int = 0
     revision: int = 0
     departure: PeerLeft | None = None
@@ -120,16 +116,11 @@ class Follower:
         self._queue: deque[tuple[str, _Step]] = deque()
         self._busy: Counter[str] = Counter()  # how many steps of each agent are queued or under way
         self._thread: threading.Thread | None = None
-        self._listings: dict[str, AgentListing] = {}  # as told to watches
-        self._unreachable: dict[str, str] = {}  # incarnations whose process is known to have ended
         self._expiries: dict[str, _Reminder] = {}
         self._retries: dict[str, _Reminder] = {}
-        self._watches: list[DirectoryWatch] = []
-        self._is_synced = False
-        self._outage: StoreLost | None = None
-        self._failure: TrunklineError | None = None
         self._is_closed = False
-        self._subscription = membership.observer.subscribe(self._tell, self._fail)
+        self.announcer = Announcer(name, membership.observer, self._lock, clock)
+        self._subscription = membership.observer.subscribe(self._tell, self.announcer.fail)
         peers.on_death = self._peer_died
 
     # -- for the agent -----------------------------------------------------------------------------------------
@@ -175,61 +166,6 @@ class Follower:
         if wanted is not None:
             self._membership.unfollow_nixl(name)
 
-    def watch(self, pattern: str, attributes: Mapping[str, str], *, include_nixl: bool) -> DirectoryWatch:
-        """Return a new watch; see Agent.watch."""
-
-        def close(closed: DirectoryWatch) -> None:
-            with self._lock:
-                if closed in self._watches:
-                    self._watches.remove(closed)
-            if subscription is not None:
-                observer.unsubscribe(subscription, include_nixl=True)
-
-        def sync(event: DirectoryEvent) -> None:
-            if isinstance(event, Synced):
-                watch.offer(event)
-
-        observer = self._membership.observer
-        subscription: Subscription | None = None
-        watch = DirectoryWatch(
-            pattern,
-            attributes,
-            include_nixl=include_nixl,
-            except_name=self._name,
-            clock=self._clock,
-            on_close=close,
-        )
-        with self._lock:
-            if self._is_closed:
-                raise ClosedError(f"agent {self._name!r} is closed: make a new Agent", agent=self._name)
-            for listing in self._listings.values():
-                watch.offer(PeerJoined(replace(listing, is_suspect=False)))
-                if listing.is_suspect:
-                    watch.offer(PeerSuspect(listing))
-            if self._is_synced and not include_nixl:
-                watch.offer(SYNCED)
-            if self._outage is not None:
-                watch.offer(self._outage)
-            if self._failure is not None:
-                watch.fail(self._failure)
-            self._watches.append(watch)
-        if include_nixl:
-            try:
-                subscription = observer.subscribe(sync, watch.fail, include_nixl=True)
-            except BaseException:
-                watch.close()
-                raise
-            if watch.is_closed:  # by the end of the agent, before there was a subscription to end
-                observer.unsubscribe(subscription, include_nixl=True)
-        return watch
-
-    def view(self) -> DirectoryView:
-        """Return who is there; see Agent.peers."""
-        seen = self._membership.observer.view()
-        with self._lock:
-            listings = {name: listing for name, listing in self._listings.items() if name != self._name}
-            return DirectoryView(listings, age=seen.age, is_synced=self._is_synced)
-
     def close(self, deadline: Deadline) -> None:
         """Follow nobody any more, and end the watches. Idempotent.
 
@@ -240,15 +176,13 @@ class Follower:
                 return
             self._is_closed = True
             self._queue.clear()
-            watches, self._watches = self._watches, []
             for name in list(self._expiries):
                 self._drop_expiry(name)
             for name in list(self._retries):
                 self._drop_retry(name)
             thread = self._thread
         self._membership.observer.unsubscribe(self._subscription)
-        for watch in watches:
-            watch.close()
+        self.announcer.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join(deadline.remaining())
 
@@ -276,7 +210,7 @@ class Follower:
                     wanted.departure = event if isinstance(event, PeerLeft) else None
                 # What is told of one agent stays in order, also if it is forgotten meanwhile.
                 if not is_wanted and not self._busy[event.name]:
-                    self._spread(event)
+                    self.announcer.tell(event)
                     return
             if is_wanted:
                 self._act_at_once(event)
@@ -284,7 +218,7 @@ class Follower:
             return
         if isinstance(event, NameConflict) and event.name != self._name:
             return
-        self._spread(event)
+        self.announcer.tell(event)
 
     def _act_at_once(self, event: PeerEvent) -> None:
         """Keep new transfers away from a peer that must not have any, before anything that may wait."""
@@ -295,47 +229,6 @@ class Follower:
             peer.bury(_REASONS[event.reason])
         elif not isinstance(event, PeerLeft):
             peer.target.is_draining = event.agent.state == "draining"
-
-    def _spread(self, event: DirectoryEvent) -> None:
-        """Tell watches, in an order that holds for each agent whichever thread it is that tells."""
-        with self._lock:
-            if isinstance(event, (PeerJoined, PeerUpdated, PeerSuspect, PeerLeft)):
-                self._spread_peer(event)
-                return
-            if isinstance(event, Synced):
-                self._is_synced = True
-            elif isinstance(event, (StoreLost, StoreBack)):
-                self._outage = event if isinstance(event, StoreLost) else None
-            for watch in self._watches:
-                if not (isinstance(event, Synced) and watch.include_nixl):  # those have to hear more before
-                    watch.offer(event)
-
-    def _spread_peer(self, event: PeerEvent) -> None:
-        agent, known = event.agent, self._listings.get(event.name)
-        if self._unreachable.get(agent.name) == agent.incarnation:
-            if isinstance(event, PeerLeft):
-                del self._unreachable[agent.name]
-            return
-        events: list[PeerEvent] = [event]
-        if isinstance(event, PeerLeft):
-            if known is None or known.incarnation != agent.incarnation:
-                return  # it was told already
-            del self._listings[agent.name]
-        else:
-            if known is not None and known.incarnation != agent.incarnation:  # a suspect that the store had given up
-                events.insert(0, PeerLeft(known, LeaveReason.SUPERSEDED))
-            elif known is not None and known.is_suspect and isinstance(event, PeerSuspect):
-                events.clear()
-            self._listings[agent.name] = agent
-        for each in events:
-            for watch in self._watches:
-                watch.offer(each)
-
-    def _fail(self, error: TrunklineError) -> None:
-        with self._lock:
-            self._failure = error
-            for watch in self._watches:
-                watch.fail(error)
 
     def _run(self) -> None:
         while True:
@@ -353,7 +246,7 @@ class Follower:
                 log.exception("agent %r could not follow %r", self._name, name)
             with self._lock:
                 if told is not None:
-                    self._spread(told)
+                    self.announcer.tell(told)
                 self._busy[name] -= 1
                 if not self._busy[name]:
                     del self._busy[name]
@@ -407,9 +300,10 @@ class Follower:
 
     def _load_again(self, name: str, wanted: _Wanted, agent: AgentListing) -> None:
         """Load what differs from what was loaded of an agent."""
-        for label, loaded in sorted(wanted.labels.items(), key=lambda item: item[0] != DEFAULT_LABEL):
-            if label not in agent.labels or agent.labels[label] == loaded:
-                continue
+        changed = [label for label, loaded in wanted.labels.items() if agent.labels.get(label, loaded) != loaded]
+        if not changed and agent.catalog != wanted.catalog:  # the same memory under other names: any label brings them
+            changed = [label for label in wanted.labels if label in agent.labels][:1]
+        for label in sorted(changed, key=lambda label: label != DEFAULT_LABEL):
             listing, _ = self._membership.observer.latest(name)
             if listing is None or label not in listing.labels:  # gone again: not to be waited for, its event comes
                 return
@@ -426,9 +320,11 @@ class Follower:
                 self._schedule_retry(name)
                 return
             except MetadataMismatchError as error:
-                # Memory that two labels share has another key now: one label at a time can't be brought up to date.
+                # Memory that two labels share has another key now (the error says which): one label at a time can't be
+                # brought up to date.
                 peer = self._peers.find(name)
-                if peer is None or peer.gone is not None or not any(wanted.labels.values()):
+                is_shared = "address" in error.context and any(wanted.labels.values())
+                if peer is None or peer.gone is not None or not is_shared:
                     self._peers.fail(name, error)
                     return
                 self._peers.end(self._engine, peer, f"it has to be loaded anew: {error}")
@@ -454,6 +350,7 @@ class Follower:
                 wanted.labels[publication.label] = publication.revision
             else:
                 wanted.labels[publication.label] = presence.labels[publication.label].generation
+                wanted.catalog = presence.catalog.sha256 if presence.catalog is not None else ""
                 peer.target.is_draining = presence.state == "draining"
         return peer
 
@@ -469,7 +366,9 @@ class Follower:
                 return wanted.departure is not None
             if not _is_same(peer, listing):
                 return heard > wanted.revision
-            return any(listing.labels.get(label, loaded) != loaded for label, loaded in wanted.labels.items())
+            return listing.catalog != wanted.catalog or any(
+                listing.labels.get(label, loaded) != loaded for label, loaded in wanted.labels.items()
+            )
 
     def _catch_up(self, name: str) -> PeerEvent | None:
         """Bring a peer in line with what is listed now; watches have been told of that already."""
@@ -564,10 +463,7 @@ class Follower:
             if peer.incarnation is None:  # NIXL's don't say which they are: the next one may be there already
                 return
             self._drop_expiry(peer.name)
-            listing = self._listings.get(peer.name)
-            if listing is not None and _is_same(peer, listing):  # else nobody was told that it was there
-                self._spread(PeerLeft(listing, LeaveReason.UNREACHABLE))
-            self._unreachable[peer.name] = peer.incarnation
+            self.announcer.tell_unreachable(peer.incarnation, peer.name)
 
 
 _REASONS = {

@@ -246,7 +246,7 @@ class PhoneBook(ABC):
         """
         self._require_membership()
         assert self._follower is not None
-        return self._follower.watch(pattern, {**(attributes or {}), **equal}, include_nixl=include_nixl)
+        return self._follower.announcer.watch(pattern, {**(attributes or {}), **equal}, include_nixl=include_nixl)
 
     def peers(self) -> DirectoryView:
         """Return who else is there, as last heard from the store, with the age of that knowledge; asks nobody.
@@ -256,7 +256,7 @@ class PhoneBook(ABC):
         """
         self._require_membership()
         assert self._follower is not None
-        return self._follower.view()
+        return self._follower.announcer.view()
 
     def drain(self, timeout: Timeout = DEFAULT) -> None:
         """Go away in order: tell peers to start nothing new, and wait until this agent's own transfers have ended.
@@ -298,7 +298,7 @@ class PhoneBook(ABC):
             is_live=is_live,
             is_ready=is_live and (is_listed or publisher is None),
             lost=self.lost,
-            store_age=None if follower is None or not is_live else follower.view().age,
+            store_age=None if follower is None or not is_live else follower.announcer.view().age,
             sessions=0 if publisher is None else publisher.sessions,
             peers=sum(peer.gone is None for peer in self._peers.all()),
         )
@@ -313,6 +313,8 @@ class PhoneBook(ABC):
                 membership.publish(label, lambda: self._describe(DEFAULT_LABEL), deadline)
                 continue
             with self._lock:
+                if label not in self._parts:  # another thread has just withdrawn it
+                    continue
                 parts, connection_info = self._parts[label]
                 parts = self._memory.remaining(parts)
                 self._parts[label] = (parts, connection_info)
@@ -327,6 +329,8 @@ class PhoneBook(ABC):
         with self._lock:
             if label == DEFAULT_LABEL:
                 return self._full_metadata(), self._encoded_catalog()
+            if label not in self._parts:
+                raise ConfigurationError(f"the label {label!r} was withdrawn by another thread", label=label)
             parts, connection_info = self._parts[label]
             metadata = encode(self._memory.metadata(parts, connection_info=connection_info))
             return metadata, self._encoded_catalog()

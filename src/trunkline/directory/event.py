@@ -47,7 +47,7 @@ class PeerUpdated:
 
     Attributes:
         agent: How it is now.
-        label: Which label; None if attributes or state changed.
+        label: Which label; None if attributes, state or just the names of memory changed.
         generation: A number that changes with the label's content; None if the label was withdrawn (or is None).
     """
 

@@ -13,8 +13,8 @@ import msgspec
 from trunkline.backoff import Backoff
 from trunkline.clock import Clock, Deadline
 from trunkline.directory.event import NameConflict
-from trunkline.directory.observer import close_observer
 from trunkline.directory.session import Content, Session
+from trunkline.directory.sharing import close_observer
 from trunkline.errors import (
     AgentNameInUseError,
     ClosedError,

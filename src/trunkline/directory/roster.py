@@ -373,7 +373,8 @@ def updates(before: AgentListing, now: AgentListing) -> list[PeerUpdated]:
         if before.labels.get(label) != generation
     ]
     changed.extend(PeerUpdated(now, label) for label in before.labels if label not in now.labels)
-    if (before.attributes, before.state) != (now.attributes, now.state):
+    is_renamed = before.catalog != now.catalog and not changed  # a label that changed brings the catalog along
+    if is_renamed or (before.attributes, before.state) != (now.attributes, now.state):
         changed.append(PeerUpdated(now))
     return changed
 

@@ -24,6 +24,7 @@ class AgentListing:
         attributes: Free pairs that it published.
         state: ``ready``, or ``draining``: going away, takes nothing new.
         labels: What it published: for each label a number that changes with its content.
+        catalog: What identifies its catalog of names; empty without one.
         host: Where it runs; empty where that is not said.
         pid: Its process there; 0 where that is not said.
         software: Name and version of its writer.
@@ -41,6 +42,7 @@ class AgentListing:
     attributes: Mapping[str, str] = field(default_factory=dict)
     state: str = "ready"
     labels: Mapping[str, int] = field(default_factory=dict)
+    catalog: str = ""
     host: str = ""
     pid: int = 0
     software: str = ""
@@ -61,6 +63,7 @@ class AgentListing:
             attributes=presence.attributes,
             state=presence.state,
             labels={label: record.generation for label, record in presence.labels.items()},
+            catalog=presence.catalog.sha256 if presence.catalog is not None else "",
             host=presence.process.host,
             pid=presence.process.pid,
             software=presence.software,

@@ -153,6 +153,18 @@ def test_publications_reach_those_who_loaded_the_agent_by_themselves(start: Open
     decode.read(decode.peer("prefill")["new"], into=local).wait()
 
 
+def test_a_second_name_for_the_same_memory_reaches_peers_too(start: Open) -> None:
+    prefill, decode = start("prefill"), start("decode")
+    memory = filled(1)
+    prefill.register(memory, name="one")
+    prefill.publish()
+    peer = decode.fetch("prefill")
+    prefill.register(memory, name="two")
+    prefill.publish()
+    eventually(lambda: "two" in peer)
+    assert peer["two"].address == peer["one"].address
+
+
 def test_labels_add_up_and_go_one_by_one(start: Open) -> None:
     prefill, decode = start("prefill"), start("decode")
     one, two = prefill.register(filled(1), name="one"), prefill.register(filled(2), name="two")

@@ -63,5 +63,5 @@ def test_what_waited_while_a_peer_was_found_dead_is_not_told_any_more(pair: Pair
     with pair.decode.watch() as watch:
         assert watch.next(20) == PeerJoined(listing)
         follower._peer_died(peer)
-        follower._spread(PeerUpdated(listing))
+        follower.announcer.tell(PeerUpdated(listing))
         assert "prefill-0" not in pair.decode.peers()

@@ -13,7 +13,7 @@ import pytest
 from trunkline import Agent, Peer
 from trunkline.agent.follower import RETRY_DELAY, Follower
 from trunkline.clock import Deadline
-from trunkline.directory import observer as observers
+from trunkline.directory import sharing as observers
 from trunkline.directory.event import (
     DirectoryEvent,
     LeaveReason,
@@ -465,7 +465,7 @@ def test_a_new_watch_is_told_how_things_stand(bench: Bench) -> None:
     told.until(PeerJoined)
     follower._tell(StoreLost("no route"))
     assert bench.watch().kinds() == [PeerJoined, Synced, StoreLost]
-    follower._fail(StoreUnavailableError("refused"))
+    follower.announcer.fail(StoreUnavailableError("refused"))
     late = bench.decode.watch()
     assert [type(late.next(0)) for _ in range(3)] == [PeerJoined, Synced, StoreLost]
     with pytest.raises(StoreUnavailableError):
@@ -488,4 +488,4 @@ def test_closing_ends_watches(bench: Bench) -> None:
             each.watch.next()
         each.watch.close()
     with pytest.raises(ClosedError):
-        follower.watch("*", {}, include_nixl=False)
+        follower.announcer.watch("*", {}, include_nixl=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trunkline.directory import Directory
-from trunkline.directory.observer import close_all
+from trunkline.directory.sharing import close_all
 from trunkline.store import open_store
 from trunkline.testing.clock import FakeClock
 from trunkline.testing.faulty_store import FaultyStore

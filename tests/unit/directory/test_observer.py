@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from trunkline.directory import observer as module
+from trunkline.directory import sharing as module
 from trunkline.directory.event import PeerJoined, PeerLeft, StoreBack, StoreLost, Synced
-from trunkline.directory.observer import Observer, close_observer, open_observer
+from trunkline.directory.observer import Observer
+from trunkline.directory.sharing import close_observer, open_observer
 from trunkline.errors import ClosedError, StoreAuthError
 from trunkline.store import open_store
 from trunkline.store.contract import Changed, Delete, Interrupted, Put, Snapshot, Transaction
