@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -51,10 +52,12 @@ class Member:
         self.names: list[str] = []
         self._asked = "start"
         self._received = b""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it goes with the member
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("participant.py")), endpoint, namespace],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             env={**os.environ, "GRPC_VERBOSITY": "NONE"},
         )
 
@@ -79,11 +82,17 @@ class Member:
             left = max(0.0, end - time.monotonic())
             assert select.select([self._process.stdout], [], [], left)[0], f"{self.names}: {self._asked}: no answer"
             data = os.read(self._process.stdout.fileno(), 1 << 20)
-            assert data, f"{self.names}: {self._asked}: the process has ended"
+            assert data, f"{self.names}: {self._asked}: the process has ended: {self._last_words()}"
             self._received += data
         line, _, self._received = self._received.partition(b"\n")
         found: dict[str, Any] = json.loads(line)
         return found
+
+    def _last_words(self) -> str:
+        """Return the process's exit status and the end of what it wrote on its error stream."""
+        status = self._process.wait(PATIENCE)
+        self._errors.seek(0)
+        return f"status {status}: {self._errors.read().decode(errors='replace')[-4000:]}"
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """Have something done and return its value."""
@@ -107,7 +116,7 @@ class Member:
         """SIGKILL, and close the pipes."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()

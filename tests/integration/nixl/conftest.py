@@ -73,9 +73,9 @@ class Nixl:
         self._process.stdout.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_nixl() -> Iterator[Callable[..., Nixl]]:
-    """Start real agents, which end with the tests."""
+    """Start real agents, which end with their module: as long as they live, each keeps a processor busy."""
     if importlib.util.find_spec("nixl_cu12") is None:
         pytest.skip("nixl-cu12 is not installed: pip install --no-deps nixl-cu12")
     with contextlib.ExitStack() as agents:
