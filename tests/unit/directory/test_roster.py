@@ -136,6 +136,14 @@ def test_joined_updated_withdrawn(bench: Bench) -> None:
     assert bench.roster.next_due is None
 
 
+def test_a_clock_that_jumps_ends_nobody_who_is_there(bench: Bench) -> None:
+    bench.snapshot(entry("a", record(), 2), entry("b", record(), 3), revision=3)
+    assert bench.pass_time(86_400) == []
+    bench.delete(RECORDS + "a", revision=4)
+    assert told(bench.pass_time(86_400)) == ["left a expired"]
+    assert bench.names == ["b"]
+
+
 def test_one_that_published_nothing_is_not_there(bench: Bench) -> None:
     assert bench.snapshot(entry("a", record(labels={}), 2), revision=2) == []
     assert told(bench.put(entry("a", record(), 3))) == ["joined a"]

@@ -51,6 +51,14 @@ def test_a_lease_is_refreshed_each_third_of_its_ttl(bench: Bench) -> None:
     assert not lease.is_lost
 
 
+def test_a_clock_that_jumps_loses_nothing(bench: Bench) -> None:
+    """Only etcd says that a lease is gone, however late it is asked."""
+    lease = bench.grant(7, 30)
+    bench.advance(86_400, refreshes=1)
+    eventually(lambda: lease.refreshed_at == bench.clock.monotonic())
+    assert not lease.is_lost
+
+
 def test_one_stream_keeps_all_each_at_its_time(bench: Bench) -> None:
     bench.grant(1, 30)
     bench.grant(2, 3)
