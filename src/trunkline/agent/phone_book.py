@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trunkline.agent.local_memory import parts_of
@@ -122,7 +123,7 @@ class PhoneBook(ABC):
             with self._lock:
                 self._memory.metadata(given, connection_info=connection_info)  # refuses what can't be published
                 self._parts[label] = (given, connection_info)
-        return membership.publish(label, lambda: self._describe(label), deadline)
+        return membership.publish(label, partial(self._describe, label), deadline)
 
     def withdraw(self, *, label: str | None = None, timeout: Timeout = DEFAULT) -> int:
         """Take back what was published, and keep the name; returns the store's revision.
@@ -310,7 +311,7 @@ class PhoneBook(ABC):
             return
         for label in membership.publisher.labels:
             if label == DEFAULT_LABEL:
-                membership.publish(label, lambda: self._describe(DEFAULT_LABEL), deadline)
+                membership.publish(label, partial(self._describe, DEFAULT_LABEL), deadline)
                 continue
             with self._lock:
                 if label not in self._parts:  # another thread has just withdrawn it
@@ -319,7 +320,7 @@ class PhoneBook(ABC):
                 parts = self._memory.remaining(parts)
                 self._parts[label] = (parts, connection_info)
             if parts or connection_info:
-                membership.publish(label, lambda label=label: self._describe(label), deadline)  # type: ignore[misc]
+                membership.publish(label, partial(self._describe, label), deadline)
             else:
                 membership.withdraw(label, deadline)
         membership.wait_heard(drain, deadline)

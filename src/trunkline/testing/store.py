@@ -51,6 +51,20 @@ class StoreContract(LivenessContract):
         for each in (store, other_store):
             assert each.get(prefix + "a", timeout=WAIT)[0] == Entry(prefix + "a", b"\x00\xff", revision, revision)
 
+    def test_a_shared_handle_leads_to_the_same_data_and_is_closed_by_itself(
+        self, store: Store, other_store: Store, prefix: str
+    ) -> None:
+        with store.share() as shared:
+            assert shared.identity == store.identity == other_store.identity
+            assert hash(shared.identity) == hash(store.identity)
+            lease = shared.grant(30, timeout=WAIT)
+            revision = transact(shared, Put(prefix + "a", b"1", lease.id)).revision
+            assert store.get(prefix + "a", timeout=WAIT)[0] == Entry(prefix + "a", b"1", revision, revision, lease.id)
+            lease.close(WAIT)
+        assert store.get(prefix + "a", timeout=WAIT)[0] is None
+        with pytest.raises(ClosedError):
+            shared.get(prefix + "a", timeout=WAIT)
+
     def test_keys_of_any_text_and_empty_values_survive(self, store: Store, prefix: str) -> None:
         for key in ("ä", "日本", "a b", 'quote"', "\udc80"):
             put(store, prefix + key)
