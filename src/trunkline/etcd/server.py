@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import itertools
 import os
 import platform
+import random
 import shutil
 import signal
 import socket
@@ -51,11 +54,25 @@ def packaged_binary() -> Path | None:
     return None
 
 
+_LOWEST_PORT = 10_000
+_EPHEMERAL = 32_768
+"""Linux's default for where the ports begin that it gives to connections (ip_local_port_range); others begin later."""
+
+_ports = itertools.count(random.randrange(_EPHEMERAL - _LOWEST_PORT))  # noqa: S311 - no secret depends on it
+
+
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of the loopback interface that nobody uses right now, another one at each call.
+
+    It is none of those that the kernel gives to outgoing connections. One of these would not stay free while a server
+    is down: a client on loopback that tries to reach it again and again is sooner or later given that very port, and
+    connects to itself.
+    """
+    while True:
+        port = _LOWEST_PORT + next(_ports) % (_EPHEMERAL - _LOWEST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class EtcdServer:
