@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from trunkline.agent.announcer import Announcer
 from trunkline.agent.record import record_of_publication
+from trunkline.agent.worklist import Worklist
 from trunkline.clock import Clock, Deadline
 from trunkline.directory.event import (
     DirectoryEvent,
@@ -25,7 +25,6 @@ from trunkline.directory.event import (
 )
 from trunkline.errors import (
     AgentNotFoundError,
-    ClosedError,
     MetadataMismatchError,
     PeerGoneError,
     StoreError,
@@ -89,9 +88,8 @@ class _Reminder:
 class Follower:
     """Brings peers up to date, loads those that came back, and drops those that are gone.
 
-    Events of agents that were fetched are worked off one after the other on a thread that lives only while there are
-    any, and are told to watches afterwards: who hears ``PeerJoined`` finds the new peer loaded. Any thread may call any
-    method.
+    Events of agents that were fetched are worked off in the background, those of one agent one after the other, and are
+    told to watches afterwards: who hears ``PeerJoined`` finds the new peer loaded. Any thread may call any method.
 
     Args:
         name: The agent's name.
@@ -113,9 +111,7 @@ class Follower:
         self._clock = clock
         self._lock = threading.RLock()  # guards all below; never held while waiting
         self._wanted: dict[str, _Wanted] = {}
-        self._queue: deque[tuple[str, _Step]] = deque()
-        self._busy: Counter[str] = Counter()  # how many steps of each agent are queued or under way
-        self._thread: threading.Thread | None = None
+        self._worklist = Worklist(name)
         self._expiries: dict[str, _Reminder] = {}
         self._retries: dict[str, _Reminder] = {}
         self._is_closed = False
@@ -175,30 +171,27 @@ class Follower:
             if self._is_closed:
                 return
             self._is_closed = True
-            self._queue.clear()
             for name in list(self._expiries):
                 self._drop_expiry(name)
             for name in list(self._retries):
                 self._drop_retry(name)
-            thread = self._thread
         self._membership.observer.unsubscribe(self._subscription)
         self.announcer.close()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(deadline.remaining())
+        self._worklist.close(deadline)
 
     # -- what happens ------------------------------------------------------------------------------------------
 
     def _enqueue(self, name: str, step: _Step) -> None:
-        """Have something done for an agent, after what is to be done already."""
+        """Have something done for an agent, after what is to be done already, and told then."""
+
+        def work_off() -> None:
+            told = step()
+            if told is not None:
+                self.announcer.tell(told)
+
         with self._lock:
-            if self._is_closed:
-                return
-            self._queue.append((name, step))
-            self._busy[name] += 1
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name=f"trunkline-follow-{self._name}", daemon=True)
-                thread.start()
-                self._thread = thread
+            if not self._is_closed:
+                self._worklist.put(name, work_off)
 
     def _tell(self, event: DirectoryEvent) -> None:
         """Take an event from the observer, on its thread."""
@@ -209,7 +202,7 @@ class Follower:
                 if wanted is not None and not is_wanted:  # a fetch that waits loads it itself
                     wanted.departure = event if isinstance(event, PeerLeft) else None
                 # What is told of one agent stays in order, also if it is forgotten meanwhile.
-                if not is_wanted and not self._busy[event.name]:
+                if not is_wanted and not self._worklist.is_busy(event.name):
                     self.announcer.tell(event)
                     return
             if is_wanted:
@@ -229,27 +222,6 @@ class Follower:
             peer.bury(_REASONS[event.reason])
         elif not isinstance(event, PeerLeft):
             peer.target.is_draining = event.agent.state == "draining"
-
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._queue:
-                    self._thread = None
-                    return
-                name, step = self._queue.popleft()
-            told: PeerEvent | None = None
-            try:
-                told = step()
-            except ClosedError:
-                pass
-            except Exception:  # whatever one agent's metadata does, the others' events go on
-                log.exception("agent %r could not follow %r", self._name, name)
-            with self._lock:
-                if told is not None:
-                    self.announcer.tell(told)
-                self._busy[name] -= 1
-                if not self._busy[name]:
-                    del self._busy[name]
 
     def _work_off(self, event: PeerEvent) -> PeerEvent | None:
         """Bring a peer in line with an event; return what to tell of it."""

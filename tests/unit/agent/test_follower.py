@@ -305,7 +305,7 @@ def test_a_lost_peer_that_comes_back_is_the_same(bench: Bench, lost: tuple[Agent
     told.until(PeerJoined, 2)
     assert (peer.gone, bench.decode.peer("prefill-0")) == (None, peer)
     bench.clock.advance(TTL)
-    eventually(lambda: not bench.follower.itself._busy)
+    eventually(lambda: not bench.follower.itself._worklist._steps)
     assert peer.gone is None
 
 
@@ -321,7 +321,7 @@ def test_late_news_of_a_predecessor_does_not_touch_its_successor(bench: Bench) -
         PeerLeft(before, LeaveReason.WITHDRAWN),
     ):
         follower._tell(event)
-        eventually(lambda: not follower._busy)
+        eventually(lambda: not follower._worklist._steps)
     assert (peer.gone, peer.target.is_draining, peer.labels) == (None, False, ("metadata",))
     assert bench.decode.peer("prefill-0") is peer
 
@@ -346,7 +346,7 @@ def stopped_before_loading(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: 
         thread.start()
         assert read.wait(20)
     yield peers
-    eventually(lambda: not bench.follower.itself._busy)
+    eventually(lambda: not bench.follower.itself._worklist._steps)
     go_on.set()
     thread.join(20)
 
@@ -405,7 +405,7 @@ def test_what_waits_of_a_forgotten_agent_stays_in_order(bench: Bench, monkeypatc
 
     def is_idle() -> bool:
         bench.clock.advance(1.0)  # the look-up of what is gone takes its time
-        return not bench.follower.itself._busy
+        return not bench.follower.itself._worklist._steps
 
     eventually(is_idle)
     told.until(PeerLeft)
@@ -427,7 +427,7 @@ def test_a_store_that_is_away_does_not_end_a_peer(bench: Bench, monkeypatch: pyt
         prefill.register(bench.memory.copy(), name="more")
         prefill.publish()
         assert asked.wait(20)
-        eventually(lambda: not follower._busy)
+        eventually(lambda: not follower._worklist._steps)
     assert (peer.gone, "more" in peer) == (None, False)
     bench.clock.advance(RETRY_DELAY)
     eventually(lambda: "more" in peer)
