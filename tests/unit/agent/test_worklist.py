@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-
-import pytest
+from typing import TYPE_CHECKING
 
 from trunkline.agent.worklist import THREADS, Worklist
 from trunkline.clock import Deadline
 from trunkline.errors import ClosedError
 from trunkline.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    import pytest
 
 PATIENCE = 20.0
 

@@ -1,0 +1,131 @@
+"""What an agent does with the phone book, and what it says when it can't: over the memory store and loopback."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from trunkline import Agent
+from trunkline.agent.phone_book import Health
+from trunkline.errors import (
+    ClosedError,
+    ConfigurationError,
+    NoStoreError,
+    NotRegisteredError,
+    SupersededError,
+    TrunklineError,
+)
+from trunkline.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delenv("NIXL_ETCD_ENDPOINTS", raising=False)
+    return f"memory://{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def agent(store: str) -> Iterator[Agent]:
+    with Agent("prefill-0", store=store, backends=("loopback",), attributes={"role": "prefill"}) as agent:
+        yield agent
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Agent.publish,
+        Agent.withdraw,
+        Agent.watch,
+        Agent.peers,
+        lambda agent: agent.fetch("b"),
+        lambda agent: agent.fetch_many(["b"]),
+    ],
+)
+def test_without_a_store_every_call_says_what_to_give(store: str, call: Callable[[Agent], object]) -> None:
+    with (
+        Agent("alone", backends=("loopback",)) as agent,
+        pytest.raises(NoStoreError, match="store=.*NIXL_ETCD_ENDPOINTS"),
+    ):
+        call(agent)
+
+
+def test_health_without_a_store_and_after_the_end(store: str) -> None:
+    with Agent("alone", backends=("loopback",)) as agent:
+        assert agent.health() == Health(is_live=True, is_ready=True, lost=None, store_age=None, sessions=0, peers=0)
+        agent.drain()
+    assert not agent.health().is_live
+    with pytest.raises(ClosedError):
+        agent.drain()
+
+
+def test_an_agent_is_ready_once_published_until_it_drains(agent: Agent) -> None:
+    assert agent.health() == Health(is_live=True, is_ready=False, lost=None, store_age=0.0, sessions=1, peers=0)
+    agent.publish()
+    assert agent.health().is_ready
+    agent.drain()
+    health = agent.health()
+    assert (health.is_live, health.is_ready) == (True, False)
+
+
+def test_publishing_nothing_new_costs_no_write(agent: Agent) -> None:
+    agent.register(np.zeros(64, np.uint8), name="kv")
+    revision = agent.publish()
+    assert agent.publish() == revision
+    agent.register(np.zeros(64, np.uint8), name="more")
+    assert agent.publish() > revision
+
+
+@pytest.mark.parametrize("arguments", [{"connection_info": True}, {"segments": []}])
+def test_the_full_set_takes_no_part(agent: Agent, arguments: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="full set"):
+        agent.publish(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_part_has_to_say_something_and_to_be_registered(agent: Agent, store: str) -> None:
+    with pytest.raises(ConfigurationError):
+        agent.publish(label="nothing")
+    with Agent("other", store=store, backends=("loopback",)) as other:
+        foreign = other.register(np.zeros(64, np.uint8), name="kv")
+        with pytest.raises(NotRegisteredError):
+            agent.publish(label="part", segments=foreign)
+
+
+def test_fetching_itself_or_a_string_of_names_is_refused(agent: Agent) -> None:
+    with pytest.raises(ConfigurationError, match="itself"):
+        agent.fetch("prefill-0")
+    with pytest.raises(ConfigurationError, match="list of names"):
+        agent.fetch_many("prefill-1")
+
+
+def test_attributes_change_in_one_write_and_others_see_them(agent: Agent, store: str) -> None:
+    agent.publish()
+    with Agent("decode-0", store=store, backends=("loopback",)) as other:
+        revision = agent.update_attributes({"role": "decode"})
+        assert agent.attributes == {"role": "decode"}
+        eventually(lambda: other.peers().get("prefill-0") is not None)
+        eventually(lambda: other.peers()["prefill-0"].attributes == {"role": "decode"})
+        assert agent.update_attributes({"role": "decode"}) == revision
+        assert "prefill-0" not in agent.peers()
+
+
+def test_one_whose_name_was_taken_says_so(agent: Agent, store: str) -> None:
+    agent.publish()
+    with Agent("prefill-0", store=store, backends=("loopback",), takeover=True):
+        eventually(lambda: not agent.health().is_live)
+        assert agent.lost is not None
+        with pytest.raises(SupersededError):
+            agent.publish()
+
+
+def test_a_closed_agent_refuses(agent: Agent) -> None:
+    agent.close()
+    with pytest.raises(TrunklineError):
+        agent.publish()
+    with pytest.raises(ClosedError):
+        agent.watch()
