@@ -50,7 +50,7 @@ def agent(store: str) -> Iterator[Agent]:
 def test_without_a_store_every_call_says_what_to_give(store: str, call: Callable[[Agent], object]) -> None:
     with (
         Agent("alone", backends=("loopback",)) as agent,
-        pytest.raises(NoStoreError, match="store=.*NIXL_ETCD_ENDPOINTS"),
+        pytest.raises(NoStoreError, match=r"store=.*NIXL_ETCD_ENDPOINTS"),
     ):
         call(agent)
 
