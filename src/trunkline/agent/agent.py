@@ -14,9 +14,13 @@ from trunkline.agent.pair import PreparedPair, prepare_pair
 from trunkline.agent.peers import Peers
 from trunkline.agent.phone_book import DRAIN, PhoneBook
 from trunkline.agent.record import record_of_bytes
+from trunkline.backend.registry import create_backend
 from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
 from trunkline.config import Settings
+from trunkline.errors import ConfigurationError
+from trunkline.memory.descriptor import DescriptorList
 from trunkline.metadata.card import Card, encode_card
+from trunkline.metadata.codec import encode
 from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey
 
 if TYPE_CHECKING:
@@ -29,7 +33,6 @@ if TYPE_CHECKING:
     from trunkline.agent.peer import Peer
     from trunkline.agent.tensor import LocalTensor, TensorGroup
     from trunkline.backend.contract import Backend, BackendPeer
-    from trunkline.memory.descriptor import DescriptorList
     from trunkline.memory.kind import MemoryKind
     from trunkline.store.contract import Store
     from trunkline.transfer.handle import TransferHandle
@@ -129,6 +132,25 @@ class Agent(PhoneBook):
         self._closed = False
         watch_over(self)
 
+    def create_backend(self, name: str, **options: Any) -> None:
+        """Open one more backend, the last in order of preference.
+
+        What was registered before is not registered with it, and peers that were loaded before are not reached by it.
+
+        Args:
+            name: The backend's name.
+            **options: Its own settings.
+
+        Raises:
+            ConfigurationError: It has no such option, there is no such backend, or the agent has it already.
+            BackendUnavailableError: It can't be used here.
+        """
+        self.engine.check_open()
+        with self._lock:
+            if name.upper() in self.engine.backends:
+                raise ConfigurationError(f"agent {self.name!r} has a backend {name.upper()!r} already", backend=name)
+            self.engine.add_backend(create_backend(name, self.name, **options))
+
     # -- memory ------------------------------------------------------------------------------------------------
 
     # The last overload takes anything else: that it would also match these two is meant.
@@ -167,13 +189,7 @@ class Agent(PhoneBook):
         with self._lock:
             return self._memory.register(memory, name=name, kind=kind)
 
-    def deregister(
-        self,
-        memory: LocalTensor | TensorGroup[LocalTensor] | Registration,
-        *,
-        drain: float = DRAIN,
-        timeout: Timeout = DEFAULT,
-    ) -> None:
+    def deregister(self, memory: MemoryPart, *, drain: float = DRAIN, timeout: Timeout = DEFAULT) -> None:
         """Take memory back. The memory must stay mapped until this returns.
 
         If it was published, it is withdrawn first, and peers get ``drain`` seconds to hear of it. Remote agents are
@@ -181,7 +197,8 @@ class Agent(PhoneBook):
         registered.
 
         Args:
-            memory: What :meth:`register` returned, or any view of it (all of that registration goes).
+            memory: What :meth:`register` returned, or any view of it (all of that registration goes); or a
+                DescriptorList of segments that were registered by descriptor lists, in one call or in several.
             drain: Seconds for peers to hear of it.
             timeout: Seconds in all.
 
@@ -193,18 +210,26 @@ class Agent(PhoneBook):
         self.engine.check_open()
         deadline = self._deadline(timeout)
         with self._lock:
-            registration = self._memory.find(memory)
-            self._memory.hide(registration)
+            if isinstance(memory, DescriptorList):
+                registrations = self._memory.carve(memory)
+            else:
+                registrations = [self._memory.find(memory)]
+            for registration in registrations:
+                self._memory.hide(registration)
+            self._peers.update_own(self._memory)
         try:
             self._publish_again(drain, deadline)
-            for (backend, _), slots in registration.slots.items():
-                self.engine.check_unused(backend, slots, deadline)
+            for registration in registrations:
+                for (backend, _), slots in registration.slots.items():
+                    self.engine.check_unused(backend, slots, deadline)
         except BaseException:
             with self._lock:
-                self._memory.show(registration)
+                for registration in registrations:
+                    self._memory.show(registration)
             raise
         with self._lock:
-            self._memory.drop(registration)
+            for registration in registrations:
+                self._memory.drop(registration)
 
     # -- side channel ------------------------------------------------------------------------------------------
 
@@ -223,18 +248,30 @@ class Agent(PhoneBook):
             )
         )
 
-    def local_metadata(self) -> bytes:
-        """Return the metadata alone, as NIXL's agents understand it (``add_remote_agent``)."""
+    def local_metadata(
+        self, segments: MemoryPart | Sequence[MemoryPart] | None = None, *, connection_info: bool = True
+    ) -> bytes:
+        """Return the metadata alone, as NIXL's agents understand it (``add_remote_agent``).
+
+        Args:
+            segments: Which memory, as for :meth:`publish`; None for all of it.
+            connection_info: Whether it says how the agent is reached. A peer needs that once.
+
+        Raises:
+            ConfigurationError: It would say nothing.
+            NotRegisteredError: A segment is not registered.
+        """
         self.engine.check_open()
         with self._lock:
-            return self._full_metadata()
+            return encode(self._memory.metadata(segments, connection_info=connection_info))
 
-    def load_peer(self, data: bytes, *, label: str = DEFAULT_LABEL) -> Peer:
+    def load_peer(self, data: bytes, *, label: str = DEFAULT_LABEL, extend: bool = False) -> Peer:
         """Load a peer from a card, or from the raw metadata of a NIXL agent.
 
         Args:
             data: The card or the metadata.
             label: Which part of the peer's metadata this is; parts under different labels add up.
+            extend: Whether to add to what was loaded under that label, instead of replacing it.
 
         Raises:
             MetadataDecodeError: The bytes are neither.
@@ -242,16 +279,23 @@ class Agent(PhoneBook):
             NoBackendError: There is no backend in common.
         """
         self.engine.check_open()
-        return self._peers.load(self.engine, record_of_bytes(data, label=label))
+        return self._peers.load(self.engine, record_of_bytes(data, label=label), extend=extend)
 
     def peer(self, name: str) -> Peer:
         """Return the loaded peer of that name: the current incarnation, once it is loaded.
+
+        Under its own name it is this agent itself, with all its memory: for transfers within it, and notifications to
+        itself.
 
         Raises:
             UnknownPeerError: None was loaded, or it was unloaded.
             TrunklineError: It came back changed, and could not be loaded again for this reason.
         """
-        return self._peers.get(name)
+        if name != self.name:
+            return self._peers.get(name)
+        self.engine.check_open()
+        with self._lock:
+            return self._peers.own(self.engine, self._memory)
 
     def unload_peer(self, name: str) -> None:
         """Forget a peer, and follow it no more. Transfers to it end now, as failed.

@@ -124,9 +124,9 @@ class AsyncAgent:
         """As Agent.card."""
         return self.agent.card()
 
-    def local_metadata(self) -> bytes:
+    def local_metadata(self, segments: Any = None, **options: Any) -> bytes:
         """As Agent.local_metadata."""
-        return self.agent.local_metadata()
+        return self.agent.local_metadata(segments, **options)
 
     def load_peer(self, data: bytes, **options: Any) -> Peer:
         """As Agent.load_peer."""

@@ -27,6 +27,8 @@ from trunkline.metadata.model import AgentMetadata, SectionMetadata
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from trunkline.backend.contract import Backend, Slots
     from trunkline.memory.descriptor import Rows
     from trunkline.memory.kind import MemoryKind
@@ -82,7 +84,6 @@ class LocalMemory:
         self.section = section
         self._agent = agent
         self._backends = backends
-        self._remote = {name: backend for name, backend in backends.items() if isinstance(backend, RemoteBackend)}
         self._numbers = itertools.count(1)
         self._registrations: dict[int, Registration] = {}
         self._hidden: dict[int, Registration] = {}  # their names stay taken
@@ -144,6 +145,52 @@ class LocalMemory:
             raise NotRegisteredError(f"{memory!r} is not registered with agent {self._agent!r} (any more)")
         return registration
 
+    def carve(self, descriptors: DescriptorList) -> list[Registration]:
+        """Return registrations of just these segments, split off those that raw descriptor lists made.
+
+        A segment that was registered several times goes as often as it is listed, the latest first: its first
+        registration's key is the one that peers have.
+
+        Raises:
+            NotRegisteredError: One is not registered, or not by a descriptor list; nothing is changed.
+        """
+        wanted = descriptors.expand().rows
+        pieces: list[tuple[Registration, NDArray[np.bool_]]] = []
+        for registration in reversed(self._registrations.values()):
+            if not len(wanted):
+                break
+            if registration.owners or registration.descriptors[0].kind is not descriptors.kind:
+                continue
+            taken, found = _match_once(registration.descriptors[0].rows, wanted)
+            if found.any():
+                pieces.append((registration, taken))
+                wanted = wanted[~found]
+        if len(wanted):
+            address, length, device = wanted[0].tolist()
+            raise NotRegisteredError(
+                f"{length} bytes of {descriptors.kind.name} at {address:#x}, device {device}, are not a segment that "
+                f"agent {self._agent!r} has registered by a descriptor list",
+                address=address,
+                length=length,
+                device=device,
+            )
+        return [registration if taken.all() else self._split(registration, taken) for registration, taken in pieces]
+
+    def _split(self, registration: Registration, taken: NDArray[np.bool_]) -> Registration:
+        """Take some segments out of a registration, which stays with the others, and return them as another."""
+        (descriptors,) = registration.descriptors
+        parts = [
+            Registration(
+                number,
+                None,
+                (DescriptorList(descriptors.kind, descriptors.rows[chosen]),),
+                {key: slots[chosen] for key, slots in registration.slots.items()},
+            )
+            for number, chosen in ((registration.number, ~taken), (next(self._numbers), taken))
+        ]
+        self._registrations.update((part.number, part) for part in parts)
+        return parts[1]
+
     def hide(self, registration: Registration) -> None:
         """Take it out of plans and metadata; it stays registered with the backends."""
         self._hidden[registration.number] = self._registrations.pop(registration.number)
@@ -189,7 +236,9 @@ class LocalMemory:
             chosen = self._slots_of(parts)
         connections: dict[str, bytes] = {}
         sections: list[SectionMetadata] = []
-        for name, backend in self._remote.items():
+        for name, backend in self._backends.items():
+            if not isinstance(backend, RemoteBackend):
+                continue
             if connection_info:
                 connections[name] = backend.connection_info()
             for (owner, kind), table in self.section.tables.items():
@@ -350,6 +399,27 @@ def parts_of(given: MemoryPart | Sequence[MemoryPart] | None) -> list[MemoryPart
     if given is None:
         return []
     return [given] if isinstance(given, _PART) else list(given)
+
+
+def _match_once(rows: Rows, wanted: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Pair equal rows, each at most once; return which rows of each array found a partner."""
+    if np.array_equal(rows, wanted):
+        return np.ones(len(rows), bool), np.ones(len(wanted), bool)
+    numbered = np.concatenate([np.column_stack([side, _occurrence(side)]) for side in (rows, wanted)])
+    _, number = np.unique(numbered, axis=0, return_inverse=True)
+    mine, theirs = number.reshape(-1)[: len(rows)], number.reshape(-1)[len(rows) :]
+    return np.isin(mine, theirs), np.isin(theirs, mine)
+
+
+def _occurrence(rows: Rows) -> NDArray[np.uint64]:
+    """Return for each row how many equal ones stand before it."""
+    _, number = np.unique(rows, axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    order = np.argsort(number, kind="stable")
+    ordered = number[order]
+    occurrence = np.empty(len(rows), np.uint64)
+    occurrence[order] = np.arange(len(rows)) - np.searchsorted(ordered, ordered)
+    return occurrence
 
 
 def _distinct(segments: Rows, slots: Slots) -> tuple[Rows, Slots]:

@@ -21,6 +21,7 @@ from trunkline.transfer.plan import plan_transfer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trunkline.memory.kind import MemoryKind
     from trunkline.transfer.engine import Engine
     from trunkline.transfer.handle import TransferHandle
     from trunkline.transfer.target import Target
@@ -97,7 +98,7 @@ class PreparedPair:
             raise ConfigurationError(f"deadline={deadline!r}: give seconds greater than 0, or None")
         pairs = [(_select(local, local_blocks), _select(remote, remote_blocks)) for local, remote in self._sides]
         near, far = _join([_pair(local, remote) for local, remote in pairs])
-        backend = _choose_backend(self._engine, self._target, near, far)
+        backend = choose_backend(self._engine, self._target, near.kind, far.kind)
         plan = plan_transfer(
             operation,
             near,
@@ -194,22 +195,22 @@ def _join(pairs: list[tuple[DescriptorList, DescriptorList]]) -> tuple[Descripto
     return DescriptorList.of(local_kind, near), DescriptorList.of(remote_kind, far)
 
 
-def _choose_backend(engine: Engine, target: Target, near: DescriptorList, far: DescriptorList) -> str:
+def choose_backend(engine: Engine, target: Target, near: MemoryKind, far: MemoryKind) -> str:
     """Return the first backend that reaches both kinds of memory, in the agent's order of preference."""
     able = []
-    for name, backend in engine.backends.items():
+    for name, backend in list(engine.backends.items()):
         capabilities = backend.capabilities
         if target.links:
-            reaches = name in target.links and far.kind in capabilities.remote_kinds
+            reaches = name in target.links and far in capabilities.remote_kinds
         else:
-            reaches = not capabilities.remote_kinds and far.kind in capabilities.local_kinds
-        if reaches and near.kind in capabilities.local_kinds:
+            reaches = not capabilities.remote_kinds and far in capabilities.local_kinds
+        if reaches and near in capabilities.local_kinds:
             able.append(name)
     if not able:
         raise NoBackendError(
-            f"no backend moves {near.kind.name} here to or from {far.kind.name} of {target.name!r}: "
+            f"no backend moves {near.name} here to or from {far.name} of {target.name!r}: "
             f"this agent has {list(engine.backends)}, the peer is reached by {list(target.links) or 'none'}",
             agent=target.name,
         )
-    registered = [name for name in able if len(engine.home.section.lookup(name, near.kind))]
+    registered = [name for name in able if len(engine.home.section.lookup(name, near))]
     return (registered or able)[0]

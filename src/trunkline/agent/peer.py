@@ -128,6 +128,16 @@ class Peer:
                 return DescriptorList.of(kind, table.segments)
         raise SegmentNotFoundError(f"peer {self.name!r} offers no {kind.name} memory", agent=self.name)
 
+    def offers(self, descriptors: DescriptorList) -> bool:
+        """Return whether it can be reached, and all of these blocks lie in segments of one backend that it offers."""
+        from trunkline.memory.section import NO_SLOT
+
+        rows = descriptors.expand().rows
+        return self.target.gone is None and any(
+            kind is descriptors.kind and not (table.covering(rows) == NO_SLOT).any()
+            for (_, kind), table in self.target.section.tables.items()
+        )
+
     def connect(self, timeout: Timeout = DEFAULT) -> None:
         """Wire up and prove the path now, so that the first transfer needn't.
 

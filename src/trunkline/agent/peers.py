@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from trunkline.agent.peer import Peer
+from trunkline.agent.record import PeerRecord
 from trunkline.backend.contract import ConnectionInfo
 from trunkline.errors import (
     ClosedError,
@@ -23,7 +24,7 @@ from trunkline.transfer.target import Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from trunkline.agent.record import PeerRecord
+    from trunkline.agent.local_memory import LocalMemory
     from trunkline.backend.contract import BackendPeer
     from trunkline.transfer.engine import Engine
 
@@ -47,6 +48,7 @@ class Peers:
         self._dead: dict[str, list[str]] = {}
         self._failures: dict[str, TrunklineError] = {}  # why a peer could not be loaded again
         self._probes: dict[Peer, threading.Thread] = {}
+        self._own: tuple[Peer, object] | None = None  # the agent itself, and its tables when that was loaded
         self._closed = False
         self.on_death: Callable[[Peer], None] | None = None
         """Called, from any thread, when a peer's process turned out to be gone."""
@@ -74,16 +76,36 @@ class Peers:
         """Return the peer of that name, alive or gone; None if none was loaded."""
         return self._peers.get(name)
 
+    def own(self, engine: Engine, memory: LocalMemory) -> Peer:
+        """Return the agent itself as a peer, with what is registered now. One caller at a time."""
+        if self._own is None:
+            record = PeerRecord(memory.metadata())
+            self._own = self._make(engine, record), memory.section.tables
+        self.update_own(memory)
+        return self._own[0]
+
+    def update_own(self, memory: LocalMemory) -> None:
+        """Have what :meth:`own` returned, if it did, offer what is registered now. One caller at a time."""
+        if self._own is not None and self._own[1] is not memory.section.tables:
+            tables = memory.section.tables
+            self._own[0].memory.load(DEFAULT_LABEL, memory.metadata(connection_info=False).sections)
+            self._own = self._own[0], tables
+
     def dead_incarnations(self, name: str) -> list[str]:
         """Return the incarnations of that name that this agent has seen die."""
         return list(self._dead.get(name, ()))
 
-    def load(self, engine: Engine, record: PeerRecord) -> Peer:
+    def load(self, engine: Engine, record: PeerRecord, *, extend: bool = False) -> Peer:
         """Make a peer usable, or bring one label's part of the loaded one up to date: unchanged segments are kept, new
         ones added, those that are gone dropped. What other labels brought stays. Another incarnation, or other
         connection info, replaces the peer that was loaded, and all its labels.
 
         All or nothing: what can't be loaded leaves things as they were.
+
+        Args:
+            engine: The agent's engine.
+            record: What the peer offers.
+            extend: Whether it is added to what its label offers, instead of replacing that.
 
         Raises:
             MetadataMismatchError: It is this agent's own metadata, or has another remote key than another label for
@@ -105,7 +127,7 @@ class Peers:
                 peer = self._open(engine, record)
                 self._failures.pop(metadata.agent, None)
                 return peer
-            peer.memory.load(record.label, metadata.sections)
+            (peer.memory.extend if extend else peer.memory.load)(record.label, metadata.sections)
             self._failures.pop(metadata.agent, None)
             if record.catalog is not None:
                 peer.catalog = record.catalog
@@ -185,6 +207,8 @@ class Peers:
         with self._lock:
             self._closed = True
             peers, probes = list(self._peers.values()), list(self._probes.values())
+            if self._own is not None:
+                peers.append(self._own[0])
             self._peers.clear()
         for peer in peers:
             peer.bury(f"agent {self._agent!r} was closed")
@@ -199,6 +223,14 @@ class Peers:
 
     def _open(self, engine: Engine, record: PeerRecord) -> Peer:
         """Load a new peer, and only then let go of the one that it replaces."""
+        peer = self._make(engine, record)
+        before = self._peers.get(peer.name)
+        self._peers[peer.name] = peer
+        if before is not None:
+            self.end(engine, before, "superseded by a new incarnation")
+        return peer
+
+    def _make(self, engine: Engine, record: PeerRecord) -> Peer:
         metadata = record.metadata
         links: dict[str, BackendPeer] = {}
         try:
@@ -214,10 +246,6 @@ class Peers:
         except BaseException:
             _close_all(links.values())
             raise
-        before = self._peers.get(metadata.agent)
-        self._peers[metadata.agent] = peer
-        if before is not None:
-            self.end(engine, before, "superseded by a new incarnation")
         return peer
 
     def _no_backend(self, engine: Engine, record: PeerRecord) -> NoBackendError:

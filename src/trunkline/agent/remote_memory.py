@@ -74,6 +74,18 @@ class RemoteMemory:
         }
         self._replace(label, offered)
 
+    def extend(self, label: str, sections: Iterable[SectionMetadata]) -> None:
+        """Add to what a label offers. A range that it offers already, under another key, gets the new one.
+
+        Raises:
+            As :meth:`load`.
+        """
+        merged = dict(self._labels.get(label, {}))
+        for section in sections:
+            key = (section.backend, section.kind)
+            merged[key] = _union(merged[key], section) if key in merged else section
+        self.load(label, merged.values())
+
     def drop(self, label: str) -> None:
         """Take back what only this label offers. No effect if it is not loaded."""
         self._replace(label, None)
@@ -163,6 +175,19 @@ def _pick(section: SectionMetadata | None, chosen: NDArray[np.bool_]) -> Section
         return section
     rows = np.flatnonzero(chosen)
     return SectionMetadata(section.backend, section.kind, section.segments[rows], section.keys.take(rows))
+
+
+def _union(before: SectionMetadata, added: SectionMetadata) -> SectionMetadata:
+    """Return a section with the rows of both; of equal ranges, the added one."""
+    kept = _pick(before, find_rows(before.segments, np.unique(added.segments, axis=0)) < 0)
+    if kept is None:
+        return added
+    return SectionMetadata(
+        added.backend,
+        added.kind,
+        np.concatenate([kept.segments, added.segments]),
+        kept.keys.join(added.keys),
+    )
 
 
 def _matches(

@@ -232,8 +232,8 @@ class NotifyingBackend(Backend, Protocol):
 class ProgressingBackend(Backend, Protocol):
     """A backend that has to be driven."""
 
-    def progress(self) -> None:
-        """Drive it once, without waiting."""
+    def progress(self) -> bool:
+        """Drive it once, without waiting; return whether finished requests or notifications can be taken."""
         ...
 
     def run(self, until: float) -> None:

@@ -133,10 +133,22 @@ class DescriptorList:
             )
         return DescriptorList(self.kind, self._blocks(chosen.astype(np.int64, copy=False)))
 
+    def row_of(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of some blocks, which must be there."""
+        return blocks if self._ends is None else np.searchsorted(self._ends, blocks, side="right")
+
+    def spans(self) -> Rows:
+        """Return for each row the one range from its first block's start to its last one's end, shape (N, 3)."""
+        if not self.is_strided:
+            return self.rows
+        spans = self.rows[:, :3].copy()
+        spans[:, 1] += self.rows[:, 3] * (self.rows[:, 4] - np.uint64(1))
+        return spans
+
     def _blocks(self, chosen: NDArray[np.int64]) -> Rows:
         if self._ends is None:
             return self.rows[chosen]
-        row = np.searchsorted(self._ends, chosen, side="right")
+        row = self.row_of(chosen)
         strided = self.rows[row]
         within = chosen - self._ends[row] + strided[:, 4].astype(np.int64)
         blocks = strided[:, :3].copy()

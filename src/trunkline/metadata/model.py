@@ -39,6 +39,17 @@ class RemoteKeys:
         """Return the keys of some rows; the buffer is shared."""
         return RemoteKeys(self.data, self.offset[rows], self.size[rows])
 
+    def join(self, other: RemoteKeys) -> RemoteKeys:
+        """Return the keys of both, packed into one buffer of their own."""
+        mine, theirs = self._packed(), other._packed()
+        size = np.concatenate([self.size, other.size])
+        return RemoteKeys(mine + theirs, np.cumsum(size) - size, size)
+
+    def _packed(self) -> bytes:
+        step = np.arange(int(self.size.sum())) - np.repeat(np.cumsum(self.size) - self.size, self.size)
+        packed: NDArray[np.uint8] = np.frombuffer(self.data, np.uint8)[np.repeat(self.offset, self.size) + step]
+        return packed.tobytes()
+
     def equal_rows(self, other: RemoteKeys) -> NDArray[np.bool_]:
         """Return for each row whether its key is the same as the other's key in that row (equal counts)."""
         equal: NDArray[np.bool_] = self.size == other.size

@@ -104,8 +104,9 @@ class SteppedBackend(LoopbackBackend):
             dropped, self._dropped = self._dropped, 0
         return taken, dropped
 
-    def progress(self) -> None:
-        """Nothing moves by itself."""
+    def progress(self) -> bool:
+        """Nothing moves by itself; return whether there is something to take."""
+        return bool(self._finished or self._inbox or self._dropped)
 
     def run(self, until: float) -> None:
         """Sleep until something is there to take, ``wake`` or ``until``."""

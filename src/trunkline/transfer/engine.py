@@ -73,7 +73,7 @@ class Engine:
         on_link_failure: Callable[[BackendPeer], None] | None = None,
     ) -> None:
         self.name = name
-        self.backends = {backend.name: backend for backend in backends}
+        self.backends: dict[str, Backend] = {}
         self.home = Target(name)
         self.timeout = timeout
         self.grace = grace
@@ -89,15 +89,31 @@ class Engine:
         self._closing = threading.Event()
         self._forked = False
         # Kept, because asking whether an object fits a protocol takes some 10 us, and 90 after a pause.
-        self.remote = {backend.name: backend for backend in backends if isinstance(backend, RemoteBackend)}
-        self._notifying = {backend.name: backend for backend in backends if isinstance(backend, NotifyingBackend)}
-        self._driven = [backend for backend in backends if isinstance(backend, ProgressingBackend)]
-        self._threads = [
-            threading.Thread(target=self._drive, args=(backend,), name=f"trunkline-progress-{name}", daemon=True)
-            for backend in self._driven
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.remote: dict[str, RemoteBackend] = {}
+        self._notifying: dict[str, NotifyingBackend] = {}
+        self._driven: list[ProgressingBackend] = []
+        self._is_asked = False  # whether a backend that nobody drives carries notifications
+        self._threads: list[threading.Thread] = []
+        for backend in backends:
+            self.add_backend(backend)
+
+    def add_backend(self, backend: Backend) -> None:
+        """Take one more backend, the last in order of preference; the engine closes it. One caller at a time."""
+        name = backend.name
+        self.backends[name] = backend
+        if isinstance(backend, RemoteBackend):
+            self.remote[name] = backend
+        if isinstance(backend, NotifyingBackend):
+            self._notifying[name] = backend
+        if not isinstance(backend, ProgressingBackend):
+            self._is_asked |= name in self._notifying
+            return
+        self._driven.append(backend)
+        thread = threading.Thread(
+            target=self._drive, args=(backend,), name=f"trunkline-progress-{self.name}", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
 
     def check_open(self) -> None:
         """Raise ClosedError or ForkedError if the engine can't be used."""
@@ -139,8 +155,8 @@ class Engine:
     def take_notifications(self) -> None:
         """Drive once and move what arrived into the inbox."""
         self.check_open()
-        self._progress()
-        self._deliver()
+        if self._progress():
+            self._deliver()
 
     def wait_notification(
         self, deadline: Deadline, matches: Callable[[Notification], bool] | None = None
@@ -277,10 +293,14 @@ class Engine:
         for handle in list(self.active):  # posted by another thread while :meth:`drain` looked
             handle.settle()
 
-    def _progress(self) -> None:
+    def _progress(self) -> bool:
+        """Drive once; return whether notifications may have arrived."""
+        has_news = self._is_asked
         for backend in self._driven:
-            backend.progress()
-            self._settle_finished(backend)
+            if backend.progress():
+                self._settle_finished(backend)
+                has_news = True
+        return has_news
 
     def _drive(self, backend: ProgressingBackend) -> None:
         try:

@@ -133,8 +133,11 @@ class TransferHandle:
             transports=link.transports if link is not None else (),
         )
 
-    def post(self) -> TransferHandle:
+    def post(self, notify: bytes | None = None) -> TransferHandle:
         """Start it, or start it again once it ended. Returns itself, at once.
+
+        Args:
+            notify: Another message for the peer, for this round and those that follow; None keeps the one it has.
 
         Raises:
             TransferStateError: It is still running.
@@ -153,6 +156,8 @@ class TransferHandle:
             if target.gone is not None or target.is_draining:
                 target.check_post()
             self._engine.check_open()
+            if notify is not None:
+                self._notification = encode_notification(self._engine.name, notify)
             self._error = None
             self._ending = None
             self._total_ns = 0

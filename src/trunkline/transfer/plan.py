@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -138,6 +138,64 @@ def plan_transfer(
     )
 
 
+class Blocks(NamedTuple):
+    """Blocks of one side, matched to registered segments; all arrays have the shape (N,), N at least 1.
+
+    Attributes:
+        address: Where they start.
+        length: How long they are.
+        slot: The segments that hold them.
+    """
+
+    address: Addresses
+    length: Addresses
+    slot: Slots
+
+    def take(self, rows: NDArray[np.intp]) -> Blocks:
+        """Return some of them; the rows must be there."""
+        # Of the ways of numpy to pick, this checks least.
+        address, length = self.address.take(rows, mode="clip"), self.length.take(rows, mode="clip")
+        return Blocks(address, length, self.slot.take(rows, mode="clip"))
+
+
+def plan_blocks(
+    operation: Operation,
+    near: Blocks,
+    far: Blocks,
+    *,
+    backend: str,
+    tables: tuple[SegmentTable, SegmentTable],
+    kinds: tuple[MemoryKind, MemoryKind],
+) -> TransferPlan:
+    """Coalesce blocks that are matched already. Destinations that overlap are let through.
+
+    Args:
+        operation: READ fills the near side from the far one; WRITE the other way.
+        near: This agent's.
+        far: As many of the peer's, each as long as its partner.
+        backend: The backend that will post it.
+        tables: What the two sides were matched to.
+        kinds: Their kinds of memory.
+
+    Raises:
+        ShapeMismatchError: The sides differ in count, or two partners in length.
+    """
+    length = near.length
+    _check_lengths(length, far.length)
+    # Blocks in one segment are on one device.
+    joined = (near.slot[1:] == near.slot[:-1]) & (far.slot[1:] == far.slot[:-1])
+    for side in (near, far):
+        joined &= side.address[:-1] + length[:-1] == side.address[1:]
+    count, total = len(length), int(length.sum())
+    first_block = np.arange(count)
+    if joined.any():
+        first_block = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(~joined) + 1])
+        length = np.add.reduceat(length, first_block)
+        near, far = near.take(first_block), far.take(first_block)
+    posting = Posting(operation, near.address, far.address, length, near.slot, far.slot)
+    return TransferPlan(backend, posting, first_block, count, total, tables, kinds)
+
+
 def _holds(table: SegmentTable, slots: Slots, address: Addresses, length: Addresses) -> bool:
     """Whether every range still lies in the table's segment of its slot."""
     order = np.argsort(table.slots)
@@ -151,17 +209,21 @@ def _holds(table: SegmentTable, slots: Slots, address: Addresses, length: Addres
 
 
 def _check_pairs(near: NDArray[np.uint64], far: NDArray[np.uint64]) -> None:
+    _check_lengths(near[:, 1], far[:, 1])
+
+
+def _check_lengths(near: NDArray[np.uint64], far: NDArray[np.uint64]) -> None:
     if len(near) != len(far):
         raise ShapeMismatchError(
             f"{len(near)} local blocks against {len(far)} remote blocks: the lists must pair up",
             local=len(near),
             remote=len(far),
         )
-    different = near[:, 1] != far[:, 1]
+    different = near != far
     if different.any():
         row = int(np.argmax(different))
         raise ShapeMismatchError(
-            f"block {row} is {near[row, 1]} bytes here and {far[row, 1]} bytes at the peer: partners must be equal",
+            f"block {row} is {near[row]} bytes here and {far[row]} bytes at the peer: partners must be equal",
             block=row,
         )
 

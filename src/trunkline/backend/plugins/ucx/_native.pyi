@@ -54,7 +54,9 @@ class Worker:
     def pack_keys(self, slots: NDArray[np.int32]) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots' remote keys: data, offsets, sizes. Raises NotRegisteredError."""
 
-    def progress(self) -> None: ...
+    def progress(self) -> bool:
+        """Drive once, unless another thread just does; return whether something can be taken."""
+
     def run(self, until: float) -> None:
         """Drive until there is something to take, `wake` was called, or `time.monotonic()` reaches `until`.
 

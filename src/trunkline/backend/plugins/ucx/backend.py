@@ -184,9 +184,9 @@ class UcxBackend:
         """Return the payloads that arrived, each with its failure mark, and how many were dropped."""
         return self._worker.take_notifications()
 
-    def progress(self) -> None:
-        """Drive the worker once, without waiting."""
-        self._worker.progress()
+    def progress(self) -> bool:
+        """Drive the worker once, without waiting; return whether there is something to take."""
+        return self._worker.progress()
 
     def run(self, until: float) -> None:
         """Drive the worker, asleep while idle, until there is something to take, ``wake`` or ``until``."""

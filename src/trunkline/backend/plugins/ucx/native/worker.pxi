@@ -212,13 +212,14 @@ cdef class Worker:
         finally:
             free(data)
 
-    def progress(self) -> None:
+    def progress(self) -> bool:
         self.check()
         with nogil:
             if gate_try(&self.c.gate):
                 progress(&self.c)
                 self.c.polled_ns = now_ns()
                 gate_leave(&self.c.gate)
+        return self.c.ended_first != NULL or self.c.inbox_first != NULL
 
     def run(self, double until) -> None:
         cdef int64_t end = nanoseconds(until)
