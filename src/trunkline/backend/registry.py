@@ -42,6 +42,11 @@ def create_backend(name: str, agent_name: str, **options: Any) -> Backend:
         raise
 
 
+def backend_names() -> list[str]:
+    """Return the names of all backends that are installed, usable here or not."""
+    return sorted(_known())
+
+
 def available_backends() -> dict[str, str | None]:
     """Return, for every known backend, None if it can be used here, else the reason why it can't.
 

@@ -96,7 +96,11 @@ class SegmentTable:
         """
         if not len(self):
             return np.full(len(rows), NO_SLOT, dtype=np.int32)
-        address, length, device = rows[:, 0], rows[:, 1], rows[:, 2]
+        address, length, device = (np.ascontiguousarray(column) for column in rows.T)
+        if len(self) == 1:  # as where one pool of memory is registered
+            covered = (device == self.segments[0, 2]) & (address >= self.segments[0, 0])
+            covered &= address + length <= self._ends[0]  # a checked row's end is below 2^64
+            return np.where(covered, self.slots[0], np.int32(NO_SLOT))
         # The last segment, in the order of the table, that does not start behind the range. If there is none on the
         # range's device this is one of another device (or, as -1, the table's last), which the checks refuse.
         if len(self._devices) == 1:

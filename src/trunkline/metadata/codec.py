@@ -54,7 +54,7 @@ def encode(metadata: AgentMetadata) -> bytes:
             pack_field(b"nixlDList", b"nixlSDList"),
             pack_field(b"t", _I32.pack(section.kind)),
             pack_number(b"n", len(section.segments)),
-            _pack_segments(section.segments, section.keys),
+            pack_segments(section.segments, section.keys),
         ]
     return b"".join(parts)
 
@@ -121,11 +121,11 @@ def _read_section(reader: ContainerReader) -> SectionMetadata:
     count = reader.read_number(b"n", max_value=(len(reader.data) - start) // _RECORD_SIZE)
     if not count:
         raise reader.fault("n", start, "a section without segments")
-    segments, keys = _read_segments(reader, count)
+    segments, keys = read_segments(reader, count)
     return SectionMetadata(backend, MemoryKind(number), segments, keys)
 
 
-def _read_segments(reader: ContainerReader, count: int) -> tuple[NDArray[np.uint64], RemoteKeys]:
+def read_segments(reader: ContainerReader, count: int) -> tuple[NDArray[np.uint64], RemoteKeys]:
     data = reader.data
     start = _find_records(reader, count)
     size = _windows(data, 8)[start].view("<u8").astype(np.int64) - _SEGMENT_SIZE
@@ -179,7 +179,7 @@ def _record_step(reader: ContainerReader, offset: int, row: int, count: int) -> 
     return int(size) + _FRAME_SIZE
 
 
-def _pack_segments(segments: NDArray[np.uint64], keys: RemoteKeys) -> bytes:
+def pack_segments(segments: NDArray[np.uint64], keys: RemoteKeys) -> bytes:
     """Return the records of all segments; one step for each size of key, whatever their order."""
     largest = int(keys.size.max(initial=0))
     if (keys.size == largest).all():  # as nearly always
