@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from trunkline.cli.demo import demo
 from trunkline.cli.etcd import etcd
+from trunkline.cli.nixl import PASS_ON, as_nixl, nixl_path
 from trunkline.cli.offer import offer
 from trunkline.cli.take import take
 from trunkline.cli.terminal import escape
@@ -54,6 +55,8 @@ def trunkline(
 
 for command in (offer, take, wait, demo, etcd):
     app.command()(command)
+app.command("nixl-path")(nixl_path)
+app.command("as-nixl", context_settings=PASS_ON)(as_nixl)
 
 
 def main() -> None:

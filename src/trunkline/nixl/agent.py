@@ -42,7 +42,7 @@ _THREAD_PARAMS = {
 class nixl_agent(DescriptorSource):
     """An agent with NIXL's Python API. Any thread may call any method.
 
-    Its exceptions have NIXL's names and are in ``trunkline.nixl._bindings``; for an unknown backend it is a KeyError. It
+    Its exceptions have NIXL's names and are in ``trunkline.nixl._bindings``; for an unknown backend it is KeyError. It
     ends when its last reference goes, or with :meth:`close`.
 
     Args:

@@ -187,6 +187,10 @@ class _Bytes(DList):
             raise MetadataDecodeError(f"these bytes are a {_name(found)}, not a {cls.__name__}", field="nixlDList")
         return found
 
+    def __getstate__(self) -> bytes:
+        """Return the list as NIXL's does: so its pickles are bytes of the container, too."""
+        return self.to_bytes()
+
     def __reduce__(self) -> tuple[Any, tuple[bytes]]:
         return type(self).from_bytes, (self.to_bytes(),)
 
