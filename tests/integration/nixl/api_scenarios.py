@@ -106,7 +106,8 @@ def enumerations() -> None:
     say("port", lambda: (api.DEFAULT_COMM_PORT, low.DEFAULT_COMM_PORT, low.NIXL_INIT_AGENT))
     say("config", lambda: vars(api.nixl_agent_config()))
     say("config with a bad mode", lambda: api.nixl_agent_config(sync_mode=3))
-    say("low config", lambda: {name: str(getattr(low.nixlAgentConfig(), name)) for name in CONFIG})
+    for name in CONFIG:
+        say(name, lambda name=name: str(getattr(low.nixlAgentConfig(), name)))
     say("telemetry", lambda: {name: getattr(low.nixlXferTelemetry(), name) for name in TELEMETRY})
     address = utils.malloc_passthru(64)
     other = utils.malloc_passthru(64)
@@ -547,6 +548,7 @@ def store() -> None:
     time.sleep(0.3)  # NIXL publishes later than it returns
     say("fetch", lambda: (a.fetch_remote_metadata("b"), until(lambda: knows("b", theirs))))
     say("fetch again", lambda: (a.fetch_remote_metadata("b"), knows("b")))
+    time.sleep(0.3)  # its second fetch may still be under way, and would undo what follows
     say("withdraw", lambda: (b.invalidate_local_metadata(), until(lambda: not knows("b"))))
     say("withdraw again", lambda: b.invalidate_local_metadata())
     nothing = low.nixlRegDList(low.DRAM_SEG)
