@@ -159,14 +159,14 @@ class nixl_agent(DescriptorSource):
             raise ValueError(f"Backend {backend!r} not found. Available backends: {list(self.backends)}")
         return self.agent.queryMem(descs, self.backends[backend])  # type: ignore[arg-type] # as above
 
-    def make_connection(self, remote_agent: str, backends: Sequence[str] = ()) -> None:
+    def make_connection(self, remote_agent: str | bytes, backends: Sequence[str] = ()) -> None:
         """Connect to a loaded agent now, so that the first transfer needn't."""
         self.agent.makeConnection(remote_agent, self._numbers(backends))
 
     # -- transfers ---------------------------------------------------------------------------------------------
 
     def prep_xfer_dlist(
-        self, agent_name: str, xfer_list: Any, mem_type: str | None = None, backends: Sequence[str] = ()
+        self, agent_name: str | bytes, xfer_list: Any, mem_type: str | None = None, backends: Sequence[str] = ()
     ) -> nixl_prepped_dlist_handle:
         """Prepare one side of transfers, to make them from its blocks by number.
 
@@ -231,7 +231,7 @@ class nixl_agent(DescriptorSource):
         operation: str,
         local_descs: nixlXferDList,
         remote_descs: nixlXferDList,
-        remote_agent: str,
+        remote_agent: str | bytes,
         notif_msg: bytes | str = b"",
         backends: Sequence[str] = (),
     ) -> nixl_xfer_handle:
@@ -314,7 +314,7 @@ class nixl_agent(DescriptorSource):
                 return True
         return False
 
-    def send_notif(self, remote_agent_name: str, notif_msg: bytes | str, backend: str | None = None) -> None:
+    def send_notif(self, remote_agent_name: str | bytes, notif_msg: bytes | str, backend: str | None = None) -> None:
         """Send a message to a loaded agent, or to this one."""
         numbers = () if backend is None else self._numbers([backend])
         self.agent.genNotif(remote_agent_name, notif_msg, numbers)
@@ -335,7 +335,7 @@ class nixl_agent(DescriptorSource):
         """Load a peer from its metadata, or add to what is loaded; return its name, as bytes."""
         return self.agent.loadRemoteMD(metadata)
 
-    def remove_remote_agent(self, agent: str) -> None:
+    def remove_remote_agent(self, agent: str | bytes) -> None:
         """Forget a peer; transfers to it end. An unknown one is no error."""
         self.agent.invalidateRemoteMD(agent)
 
@@ -356,7 +356,7 @@ class nixl_agent(DescriptorSource):
         self.agent.sendLocalPartialMD(descs, inc_conn_info, self._numbers(backends), ip_addr, port, label)
 
     def fetch_remote_metadata(
-        self, remote_agent: str, ip_addr: str = "", port: int = DEFAULT_COMM_PORT, label: str = ""
+        self, remote_agent: str | bytes, ip_addr: str = "", port: int = DEFAULT_COMM_PORT, label: str = ""
     ) -> None:
         """Start to fetch an agent from the store; returns at once. Ask :meth:`check_remote_metadata` how it ended."""
         self.agent.fetchRemoteMD(remote_agent, ip_addr, port, label)
@@ -365,7 +365,7 @@ class nixl_agent(DescriptorSource):
         """Withdraw the agent from the store: peers forget it."""
         self.agent.invalidateLocalMD(ip_addr, port)
 
-    def check_remote_metadata(self, agent: str, descs: nixlXferDList | None = None) -> bool:
+    def check_remote_metadata(self, agent: str | bytes, descs: nixlXferDList | None = None) -> bool:
         """Return whether an agent is loaded, and offers all ranges of a list; raises, once, how its fetch failed."""
         if descs is None:
             descs = nixlXferDList(enumeration.nixl_mem_t.DRAM_SEG)

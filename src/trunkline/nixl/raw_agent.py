@@ -34,7 +34,7 @@ from trunkline.nixl.exception import (
     translated,
 )
 from trunkline.nixl.fetching import Fetching
-from trunkline.nixl.transfers import Transfers, payload_of
+from trunkline.nixl.transfers import Transfers, payload_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,9 +71,10 @@ class nixlAgent(Transfers):
         nixlInvalidParamError: No key in a store can have the name.
     """
 
-    def __init__(self, name: str, config: nixlAgentConfig) -> None:
-        if not isinstance(name, str) or not isinstance(config, nixlAgentConfig):
-            raise TypeError(f"nixlAgent() takes a str and a nixlAgentConfig, not {name!r} and {config!r}")
+    def __init__(self, name: str | bytes, config: nixlAgentConfig) -> None:
+        if not isinstance(config, nixlAgentConfig):
+            raise TypeError(f"nixlAgent() takes a name and a nixlAgentConfig, not {config!r}")
+        name = text_of(name)
         if not name:
             raise ValueError("Agent needs a non-empty name")
         if not is_agent_name(name):
@@ -245,10 +246,10 @@ class nixlAgent(Transfers):
             raise
 
     @translated
-    def invalidateRemoteMD(self, name: str) -> nixl_status_t:
+    def invalidateRemoteMD(self, name: str | bytes) -> nixl_status_t:
         """Forget a peer; transfers to it end. An unknown one is no error."""
         try:
-            self.trunkline.unload_peer(name)
+            self.trunkline.unload_peer(text_of(name))
         except UnknownPeerError:
             return nixl_status_t.NIXL_ERR_NOT_FOUND
         return NIXL_SUCCESS
@@ -272,7 +273,7 @@ class nixlAgent(Transfers):
         backends: Sequence[int] = (),
         ip_addr: str = "",
         port: int = 0,
-        label: str = "",
+        label: str | bytes = "",
     ) -> None:
         """Publish a part of the agent's metadata under a label. Returns once the store has answered.
 
@@ -287,10 +288,12 @@ class nixlAgent(Transfers):
         if not label:
             raise nixlInvalidParamError("a part of the metadata is published under a label: give one")
         parts, connection_info = _part(descs, inc_conn_info)
-        self.trunkline.publish(label=label, segments=parts, connection_info=connection_info)
+        self.trunkline.publish(label=text_of(label), segments=parts, connection_info=connection_info)
 
     @translated
-    def fetchRemoteMD(self, remote_agent: str, ip_addr: str = "", port: int = 0, label: str = "") -> None:
+    def fetchRemoteMD(
+        self, remote_agent: str | bytes, ip_addr: str = "", port: int = 0, label: str | bytes = ""
+    ) -> None:
         """Start to fetch an agent from the store, and return at once; ``checkRemoteMD`` tells how it ended.
 
         It waits in the background until the agent publishes, as long as ``etcdWatchTimeout`` says.
@@ -302,8 +305,9 @@ class nixlAgent(Transfers):
         agent = self.trunkline
         if agent.health().store_age is None:
             raise NoStoreError(f"agent {self._name!r} has no store to fetch from: set NIXL_ETCD_ENDPOINTS")
-        if remote_agent != self._name and self._fetching is not None:
-            self._fetching.start(remote_agent, label or DEFAULT_LABEL)
+        name = text_of(remote_agent)
+        if name != self._name and self._fetching is not None:
+            self._fetching.start(name, text_of(label) or DEFAULT_LABEL)
 
     @translated
     def invalidateLocalMD(self, ip_addr: str = "", port: int = 0) -> None:
@@ -316,7 +320,7 @@ class nixlAgent(Transfers):
         self.trunkline.withdraw()
 
     @translated
-    def checkRemoteMD(self, name: str, descs: nixlXferDList) -> nixl_status_t:
+    def checkRemoteMD(self, name: str | bytes, descs: nixlXferDList) -> nixl_status_t:
         """Return NIXL_SUCCESS if an agent is loaded, and offers all ranges of the list; else NIXL_ERR_NOT_FOUND.
 
         Raises:
@@ -325,6 +329,7 @@ class nixlAgent(Transfers):
         self._check(descs, nixlXferDList)
         if self._fetching is None:
             return nixl_status_t.NIXL_ERR_NOT_FOUND
+        name = text_of(name)
         failure = self._fetching.take_failure(name)
         if failure is not None:
             raise failure
@@ -336,7 +341,7 @@ class nixlAgent(Transfers):
         return NIXL_SUCCESS if is_offered else nixl_status_t.NIXL_ERR_NOT_FOUND
 
     @translated
-    def makeConnection(self, name: str, backends: Sequence[int] = ()) -> nixl_status_t:
+    def makeConnection(self, name: str | bytes, backends: Sequence[int] = ()) -> nixl_status_t:
         """Connect to a peer now, so that the first transfer needn't. A peer that does not answer in time is no error.
 
         Raises:
@@ -344,6 +349,7 @@ class nixlAgent(Transfers):
             nixlRemoteDisconnectError: It is gone.
         """
         self._check_backends(backends)
+        name = text_of(name)
         if name == self._name:
             raise nixlNotFoundError(f"agent {name!r} is this agent itself")
         try:
@@ -377,7 +383,7 @@ class nixlAgent(Transfers):
         return notifications
 
     @translated
-    def genNotif(self, remote_agent: str, msg: bytes | str, backends: Sequence[int] = ()) -> nixl_status_t:
+    def genNotif(self, remote_agent: str | bytes, msg: bytes | str, backends: Sequence[int] = ()) -> nixl_status_t:
         """Send a notification to a peer, or to this agent itself.
 
         Raises:
@@ -385,7 +391,7 @@ class nixlAgent(Transfers):
             nixlRemoteDisconnectError: It is gone.
         """
         self._check_backends(backends)
-        self.trunkline.notify(remote_agent, payload_of(msg))
+        self.trunkline.notify(text_of(remote_agent), payload_of(msg))
         return NIXL_SUCCESS
 
     # -- memory views ------------------------------------------------------------------------------------------

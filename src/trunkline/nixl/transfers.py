@@ -108,7 +108,7 @@ class Transfers:
                 rows = descs.checked()
         except DescriptorError as error:
             raise nixlNotFoundError(str(error)) from error
-        target = None if agent_name == NIXL_INIT_AGENT else self._target(agent_name)
+        target = None if text_of(agent_name) == NIXL_INIT_AGENT else self._target(agent_name)
         number = next(self._numbers)
         self._sides[number] = prepare_side(self._opened().engine, rows, target)
         return number
@@ -152,7 +152,7 @@ class Transfers:
         operation: nixl_xfer_op_t,
         local_descs: nixlXferDList,
         remote_descs: nixlXferDList,
-        remote_agent: str,
+        remote_agent: str | bytes,
         notif_msg: bytes | str = b"",
         backend: Sequence[int] = (),
     ) -> int:
@@ -286,8 +286,8 @@ class Transfers:
         self._transfers[number] = transfer
         return number
 
-    def _target(self, name: str) -> Target:
-        return self._opened().peer(name).target
+    def _target(self, name: str | bytes) -> Target:
+        return self._opened().peer(text_of(name)).target
 
     def _opened(self) -> Agent:
         if self._agent is None:
@@ -325,6 +325,23 @@ def payload_of(message: bytes | str) -> bytes:
     if isinstance(message, str):
         return message.encode()
     raise TypeError(f"a notification is bytes or str, not a {type(message).__name__}")
+
+
+def text_of(name: str | bytes) -> str:
+    """Return a name as text. NIXL takes bytes for strings, and clients pass on what ``add_remote_agent`` returned.
+
+    Raises:
+        TypeError: It is neither.
+        nixlInvalidParamError: It is not UTF-8.
+    """
+    if isinstance(name, str):
+        return name
+    if not isinstance(name, bytes | bytearray):
+        raise TypeError(f"a name is a str (or its bytes), not a {type(name).__name__}")
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise nixlInvalidParamError(f"the name {bytes(name)!r} is not UTF-8") from error
 
 
 def _is_kind(given: tuple[Any, ...]) -> bool:

@@ -102,6 +102,8 @@ def test_the_path_is_prepended_once() -> None:
 def test_two_agents_of_an_unchanged_program() -> None:
     """What NIXL's own example does, in short."""
     program = Path(__file__).with_name("nixl_program.py")
-    done = run(*TRUNKLINE, "as-nixl", "--", sys.executable, str(program), environment={**os.environ, "UCX_NET_DEVICES": "lo"})
+    done = run(
+        *TRUNKLINE, "as-nixl", "--", sys.executable, str(program), environment={**os.environ, "UCX_NET_DEVICES": "lo"}
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "DONE"

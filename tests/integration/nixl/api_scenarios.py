@@ -389,6 +389,19 @@ def transfers() -> None:
     say("connect", lambda: (a.make_connection("b"), a.make_connection("b", ["UCX"])))
     say("connect to nobody", lambda: a.make_connection("nobody"))
     say("connect to itself", lambda: a.make_connection("a"))
+    say(
+        "names as bytes",
+        lambda: (
+            run(a, ready("READ", mine.blocks(), theirs.blocks(), b"b")),
+            type(a.prep_xfer_dlist(b"b", theirs.blocks())).__name__,
+            type(a.prep_xfer_dlist(b"", mine.blocks())).__name__,
+            a.check_remote_metadata(b"b"),
+            a.make_connection(b"b"),
+            a.send_notif(b"b", b"x"),
+            until(b.get_new_notifs),
+            a.remove_remote_agent(b"nobody"),
+        ),
+    )
     last = ready("READ", mine.blocks(), theirs.blocks(), "b")
     a.remove_remote_agent("b")
     say("post after removal", lambda: a.transfer(last))
