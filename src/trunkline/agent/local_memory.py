@@ -402,7 +402,7 @@ def parts_of(given: MemoryPart | Sequence[MemoryPart] | None) -> list[MemoryPart
 
 
 def _match_once(rows: Rows, wanted: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Pair equal rows, each at most once; return which rows of each array found a partner."""
+    """Pair equal rows, each at most once, the last first; return which rows of each array found a partner."""
     if np.array_equal(rows, wanted):
         return np.ones(len(rows), bool), np.ones(len(wanted), bool)
     numbered = np.concatenate([np.column_stack([side, _occurrence(side)]) for side in (rows, wanted)])
@@ -412,13 +412,13 @@ def _match_once(rows: Rows, wanted: Rows) -> tuple[NDArray[np.bool_], NDArray[np
 
 
 def _occurrence(rows: Rows) -> NDArray[np.uint64]:
-    """Return for each row how many equal ones stand before it."""
+    """Return for each row how many equal ones stand behind it."""
     _, number = np.unique(rows, axis=0, return_inverse=True)
     number = number.reshape(-1)
     order = np.argsort(number, kind="stable")
     ordered = number[order]
     occurrence = np.empty(len(rows), np.uint64)
-    occurrence[order] = np.arange(len(rows)) - np.searchsorted(ordered, ordered)
+    occurrence[order] = np.searchsorted(ordered, ordered, side="right") - 1 - np.arange(len(rows))
     return occurrence
 
 

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from trunkline.clock import Deadline
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOIN_TIMEOUT = 1.0
-"""Seconds for which closing waits for a fetch that is just loading a peer."""
+"""Seconds for which the end of an agent waits for its fetches to end."""
 
 
 class Fetching:
@@ -57,15 +58,18 @@ class Fetching:
         with self._lock:
             return self._failures.pop(name, None)
 
-    def close(self) -> None:
-        """Start nothing more, and wait a moment for what is under way."""
+    def stop(self) -> None:
+        """Start nothing more. What is under way ends when its agent is closed."""
         with self._lock:
             self._is_closed = True
             self._wanted.clear()
-            threads = list(self._threads.values())
-        for thread in threads:
+
+    def join(self) -> None:
+        """Wait a moment for what was under way to end."""
+        deadline = Deadline(JOIN_TIMEOUT)
+        for thread in list(self._threads.values()):
             if thread is not threading.current_thread():
-                thread.join(JOIN_TIMEOUT)
+                thread.join(deadline.remaining())
 
     def _work(self, name: str) -> None:
         while True:

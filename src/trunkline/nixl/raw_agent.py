@@ -408,10 +408,10 @@ class nixlAgent(Transfers):
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """End the agent; NIXL's API does so when its last reference goes. Idempotent."""
-        if self._agent is not None:
-            if self._fetching is not None:
-                self._fetching.close()
+        if self._agent is not None and self._fetching is not None:
+            self._fetching.stop()
             self._agent.close(timeout)
+            self._fetching.join()
 
     def __del__(self) -> None:
         if getattr(self, "_agent", None) is not None and not sys.is_finalizing():

@@ -218,3 +218,64 @@ def test_an_agent_copies_within_itself_by_loopback() -> None:
         agent.deregister(one)
         with pytest.raises(NotRegisteredError):
             agent.read(other[0], into=one[0])
+
+
+def raw(*rows: tuple[int, int, int]) -> DescriptorList:
+    return DescriptorList.of(DRAM, list(rows))
+
+
+A, B, C = (4096, 64, 0), (8192, 64, 0), (12288, 64, 0)
+
+
+def registered(memory: LocalMemory) -> list[tuple[int, ...]]:
+    table = memory.section.lookup("STEPPED", DRAM)
+    return [tuple(row) for row in table.segments.tolist()]
+
+
+def take_back(memory: LocalMemory, *rows: tuple[int, int, int]) -> None:
+    for registration in memory.carve(raw(*rows)):
+        memory.hide(registration)
+        memory.drop(registration)
+
+
+def test_ranges_are_taken_back_whichever_call_registered_them(memory: LocalMemory) -> None:
+    memory.register(raw(A, B), name=None, kind=None)
+    memory.register(raw(C), name=None, kind=None)
+    take_back(memory, B, C)
+    assert registered(memory) == [A]
+    with pytest.raises(NotRegisteredError, match="64 bytes of DRAM at 0x2000, device 0, are not a segment"):
+        take_back(memory, A, B)
+    assert registered(memory) == [A]
+    take_back(memory, A)
+    assert registered(memory) == []
+    assert len(memory) == 0
+
+
+def test_a_range_registered_twice_goes_once_for_each_time(memory: LocalMemory) -> None:
+    memory.register(raw(A, A), name=None, kind=None)
+    memory.register(raw(A), name=None, kind=None)
+    before = memory.metadata().sections[0].keys[0]
+    for left in (2, 1):
+        take_back(memory, A)
+        assert registered(memory) == [A] * left
+        assert memory.metadata().sections[0].keys[0] == before  # the first registration's, which peers have
+    take_back(memory, A)
+    with pytest.raises(NotRegisteredError):
+        take_back(memory, A)
+
+
+def test_a_range_that_a_buffer_registered_is_not_taken_back_by_a_list(memory: LocalMemory) -> None:
+    array = np.zeros(64, np.uint8)
+    memory.register(array, name="a", kind=None)
+    with pytest.raises(NotRegisteredError, match="by a descriptor list"):
+        memory.carve(raw((array.ctypes.data, 64, 0)))
+
+
+def test_what_was_split_off_can_be_shown_again(memory: LocalMemory) -> None:
+    memory.register(raw(A, B, C), name=None, kind=None)
+    (piece,) = memory.carve(raw(C, A))
+    memory.hide(piece)
+    assert registered(memory) == [B]
+    memory.show(piece)
+    assert registered(memory) == [A, B, C]
+    assert {tuple(row) for row in piece.descriptors[0].rows.tolist()} == {A, C}

@@ -233,3 +233,25 @@ def test_a_range_is_among_those_taken_back_before_it_leaves_the_section(monkeypa
     monkeypatch.setattr(target.section, "exchange", look)
     memory.drop("x")
     assert seen == [1]
+
+
+def section(*rows: tuple[Row, bytes]) -> SectionMetadata:
+    return SectionMetadata(
+        "UCX", DRAM, np.array([row for row, _ in rows], np.uint64), RemoteKeys.of([key for _, key in rows])
+    )
+
+
+def test_a_label_is_added_to() -> None:
+    link = Link("UCX")
+    target = Target("peer", {"UCX": link})
+    memory = RemoteMemory(target)
+    one, two, three = (64, 8, 0), (128, 8, 0), (256, 8, 0)
+    memory.extend("all", [section((two, b"2"))])
+    memory.extend("all", [section((one, b"long key"), (three, b"3"))])
+    memory.extend("all", [section((two, b"2"))])
+    assert link.calls == ["load 1", "load 2"]  # what was there already was not loaded again
+    assert sorted(link.loaded.values()) == [(one, b"long key"), (two, b"2"), (three, b"3")]
+    memory.extend("all", [section((two, b"new"))])
+    assert sorted(link.loaded.values()) == [(one, b"long key"), (two, b"new"), (three, b"3")]
+    memory.load("all", [section((three, b"3"))])
+    assert sorted(link.loaded.values()) == [(three, b"3")]
