@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import crowd, metadata, phone_book, start, transfer
+from benchmarks import api, crowd, metadata, phone_book, start, transfer
 from benchmarks.figure import heading
 from benchmarks.nixl import why_unavailable
 from benchmarks.place import MEMORY, default_place
@@ -21,6 +21,7 @@ TOPICS = {
     "transfer": transfer.measure,
     "metadata": metadata.measure,
     "start": start.measure,
+    "api": api.measure,
 }
 
 
