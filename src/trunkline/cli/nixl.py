@@ -27,7 +27,7 @@ def as_nixl(
     from trunkline.nixl.place import environment_as_nixl
 
     try:
-        os.execvpe(command[0], command, environment_as_nixl())
+        os.execvpe(command[0], command, environment_as_nixl())  # noqa: S606 - the caller's own program
     except OSError as error:
         raise ConfigurationError(
             f"{command[0]!r} can't be run: {error.strerror}; give a program, and its arguments behind it"

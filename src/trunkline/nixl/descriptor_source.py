@@ -84,6 +84,8 @@ class DescriptorSource:
         if isinstance(descs, DList):
             log.error("a %s is needed here, not a %s", kind.__name__, type(descs).__name__)
             return None
+        if _is_tensor(descs):
+            return self._of_tensors([descs], kind)
         if isinstance(descs[0], tuple):
             return self._of_tuples(descs, mem_type, kind, width)
         if isinstance(descs, np.ndarray):
@@ -94,8 +96,7 @@ class DescriptorSource:
             else:
                 log.error("an array of descriptors has the shape N×3, not %s", descs.shape)
             return None
-        tensors = [descs] if _is_tensor(descs) else descs if _is_tensor(descs[0]) else []
-        return self._of_tensors(tensors, kind) if len(tensors) else None
+        return self._of_tensors(descs, kind) if _is_tensor(descs[0]) else None
 
     def _of_tuples(self, descs: Any, mem_type: str | None, kind: type[L], width: int) -> L | None:
         if mem_type is None:

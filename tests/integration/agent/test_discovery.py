@@ -251,7 +251,8 @@ def test_who_drains_gets_nothing_new_and_what_runs_ends(start: Open) -> None:
     prefill.drain()
     assert (prefill.health().is_live, prefill.health().is_ready) == (True, False)
     eventually(lambda: decode.peers()["prefill"].state == "draining")
-    for post in (handle.post, lambda: decode.read(peer["kv"], into=local)):
+    posts: list[Callable[[], object]] = [handle.post, lambda: decode.read(peer["kv"], into=local)]
+    for post in posts:
         with pytest.raises(PeerDrainingError, match="going away"):
             post()
     decode.notify(peer, b"bye")

@@ -33,11 +33,11 @@ said: dict[str, dict[str, str]] = {}
 steps: dict[str, str] = {}
 
 
-def say(step: str, call: Callable[[], object]) -> Any:
+def say(step: str, call: Callable[..., object], *arguments: object) -> Any:
     """Record what a call gives, and return it."""
     assert step not in steps, step
     try:
-        value = call()
+        value = call(*arguments)
     except Exception as error:
         steps[step] = f"!{type(error).__name__}"
         return None
@@ -95,8 +95,8 @@ def enumerations() -> None:
     for name in ("DRAM_SEG", "NIXL_SUCCESS", "NIXL_ERR_BACKEND", "NIXL_WRITE", "NIXL_THREAD_SYNC_RW"):
         one = getattr(low, name)
         kind = type(one)
-        say(name, lambda one=one: (repr(one), str(one), one.name, one.value, int(one), hash(one)))
-        say(f"{name} compared", lambda one=one, kind=kind: (one == int(one), one == None, kind(int(one)) == one))  # noqa: E711
+        say(name, lambda one: (repr(one), str(one), one.name, one.value, int(one), hash(one)), one)
+        say(f"{name} compared", lambda one, kind: (one == int(one), one == None, kind(int(one)) == one), one, kind)  # noqa: E711
     say("other enumerations", lambda: (low.NIXL_SUCCESS == low.DRAM_SEG, low.NIXL_IN_PROG != 0))
     say("order", lambda: low.NIXL_ERR_BACKEND < 0)
     say("members", lambda: [list(kind.__members__) for kind in (low.nixl_mem_t, low.nixl_status_t)])
@@ -107,7 +107,7 @@ def enumerations() -> None:
     say("config", lambda: vars(api.nixl_agent_config()))
     say("config with a bad mode", lambda: api.nixl_agent_config(sync_mode=3))
     for name in CONFIG:
-        say(name, lambda name=name: str(getattr(low.nixlAgentConfig(), name)))
+        say(name, lambda name: str(getattr(low.nixlAgentConfig(), name)), name)
     say("telemetry", lambda: {name: getattr(low.nixlXferTelemetry(), name) for name in TELEMETRY})
     address = utils.malloc_passthru(64)
     other = utils.malloc_passthru(64)
@@ -154,9 +154,9 @@ def descriptor_lists() -> None:
         "zeros": [(0, 0, 0)],
         "numpy": [(np.uint64(4), np.int32(5), np.int64(6))],
     }.items():
-        say(name, lambda rows=rows: plain(dram, rows)[0])
+        say(name, lambda rows: plain(dram, rows)[0], rows)
     for dtype in ("uint64", "int64", "int32", "float64", "object"):
-        say(dtype, lambda dtype=dtype: plain(dram, np.array([[1, 2, 3], [4, 5, 6]], dtype))[1])
+        say(dtype, lambda dtype: plain(dram, np.array([[1, 2, 3], [4, 5, 6]], dtype))[1], dtype)
     say("negative array", lambda: plain(dram, np.array([[-1, 2, 3]]))[0])
     grid = np.arange(24, dtype=np.uint64).reshape(4, 6)
     say("sliced array", lambda: plain(dram, grid[::2, :3])[1])
@@ -224,7 +224,7 @@ def lists_from_all_sorts() -> None:
         "same": (low.nixlXferDList(low.DRAM_SEG),),
         "VRAM": (rows, "cuda"),
     }.items():
-        say(name, lambda given=given: agent.get_xfer_descs(*given))
+        say(name, lambda given: agent.get_xfer_descs(*given), given)
     say("regions", lambda: (agent.get_reg_descs([(1, 2, 3, "")], "DRAM")[0], agent.get_reg_descs(rows, "DRAM")[0]))
     say("regions of triples", lambda: agent.get_reg_descs([(1, 2, 3)], "DRAM"))
     say("regions of a list", lambda: agent.get_reg_descs(low.nixlXferDList(low.DRAM_SEG)))
@@ -261,10 +261,10 @@ def backends() -> None:
     say("create twice", lambda: agent.create_backend("UCX"))
     bare = api.nixl_agent("bare", api.nixl_agent_config(backends=[]))
     say("bare", lambda: (bare.backends, bare.backend_mems))
-    say("bare metadata", lambda: bare.get_agent_metadata())
+    say("bare metadata", bare.get_agent_metadata)
     say("bare register", lambda: bare.register_memory([(1, 2, 3, "")], "DRAM"))
     say("bare add", lambda: bare.add_remote_agent(agent.get_agent_metadata()))
-    say("bare notifications", lambda: bare.get_new_notifs())
+    say("bare notifications", bare.get_new_notifs)
     say("bare create, not a string", lambda: bare.create_backend("UCX", {"num_threads": 4}))
     say("bare create", lambda: bare.create_backend("UCX", {"num_threads": "4", "bogus": "1"}))
     say("bare parameters", lambda: sorted(bare.get_backend_params("UCX").items()))
@@ -348,9 +348,9 @@ def metadata() -> None:
     say("another, removed before", lambda: (a.remove_remote_agent("b"), a.add_remote_agent(other.get_agent_metadata())))
     say("truncated", lambda: a.add_remote_agent(b.get_agent_metadata()[:-20]))
     for name, call in {
-        "send": lambda: a.send_local_metadata(),
+        "send": a.send_local_metadata,
         "fetch": lambda: a.fetch_remote_metadata("b"),
-        "invalidate": lambda: a.invalidate_local_metadata(),
+        "invalidate": a.invalidate_local_metadata,
         "send a part": lambda: a.send_partial_agent_metadata(nothing, True, label="x"),
     }.items():
         say(f"{name} without a store", call)
@@ -425,7 +425,7 @@ def telemetry() -> None:
     for skip in (False, True):
         merged = a.make_prepped_xfer("READ", local, [0, 1, 2, 4], remote, [0, 1, 2, 4], skip_desc_merge=skip)
         run(a, merged)
-        say(f"skip_desc_merge={skip}", lambda merged=merged: a.get_xfer_telemetry(merged).descCount)
+        say(f"skip_desc_merge={skip}", lambda merged: a.get_xfer_telemetry(merged).descCount, merged)
     with contextlib.suppress(AttributeError):
         found.descCount = 5
     say("read-only", lambda: found.descCount)
@@ -458,7 +458,7 @@ def prepared() -> None:
         "of none": (0, 64, 64, 0),
         "without stride": (0, 64, 0, 4),
     }.items():
-        say(f"strided {name}", lambda row=row: a.prep_xfer_dlist("b", theirs.strided(row), "DRAM"))
+        say(f"strided {name}", lambda row: a.prep_xfer_dlist("b", theirs.strided(row), "DRAM"), row)
     make = a.make_prepped_xfer
     two = np.array([0, 1])
     for name, chosen in {
@@ -475,7 +475,7 @@ def prepared() -> None:
         "none, array": two[:0],
         "2-D": np.zeros((1, 2), np.int32),
     }.items():
-        say(f"indices: {name}", lambda chosen=chosen: run(a, make("READ", local, chosen, remote, chosen)))
+        say(f"indices: {name}", lambda chosen: run(a, make("READ", local, chosen, remote, chosen)), chosen)
     for name, (near, far) in {
         "negative": ([-1], [0]),
         "negative array": (two[:1] - 1, two[:1]),
@@ -483,7 +483,7 @@ def prepared() -> None:
         "too large there": ([0], [8]),
         "counts differ": ([0, 1], [0]),
     }.items():
-        say(f"indices: {name}", lambda near=near, far=far: make("READ", local, near, remote, far))
+        say(f"indices: {name}", lambda near, far: make("READ", local, near, remote, far), near, far)
     say("same destination twice", lambda: run(a, make("READ", local, [0, 0], remote, [0, 1])))
     say("swapped", lambda: make("READ", remote, [0], local, [0]))
     say("two local", lambda: make("READ", local, [0], local, [0]))
@@ -514,9 +514,9 @@ def notifications() -> None:
         "text": "é",
         "binary": bytes(range(256)),
     }.items():
-        say(name, lambda message=message: (run(a, handle, message), until(b.get_new_notifs)))
+        say(name, lambda message: (run(a, handle, message), until(b.get_new_notifs)), message)
     for name, text in {"bytes": b"hello", "text alone": "hello", "empty": b"", "large": b"x" * 20_000}.items():
-        say(f"sent {name}", lambda text=text: (a.send_notif("b", text), until(b.get_new_notifs)))
+        say(f"sent {name}", lambda text: (a.send_notif("b", text), until(b.get_new_notifs)), text)
     say("to nobody", lambda: a.send_notif("nobody", b"x"))
     say("to itself", lambda: (a.send_notif("a", b"self"), until(a.get_new_notifs)))
     say("by a backend", lambda: a.send_notif("b", b"", "UCX"))
@@ -538,12 +538,12 @@ def notifications() -> None:
             done("nobody", b"m"),
         ],
     )
-    say("the rest", lambda: b.update_notifs())
+    say("the rest", b.update_notifs)
     say("the same object", lambda: b.update_notifs() is b.notifs)
     say("taken out", lambda: (b.notifs["a"].clear(), b.update_notifs()))
     a.send_notif("b", b"late")
     say("late", lambda: until(lambda: b.update_notifs()["a"]))
-    say("not new", lambda: b.get_new_notifs())
+    say("not new", b.get_new_notifs)
     say("tag as text", lambda: done("a", "late"))
     say("unknown backend", lambda: b.get_new_notifs(["NOPE"]))
 
@@ -556,14 +556,14 @@ def store() -> None:
     def knows(name: str, memory: Memory | None = None) -> bool:
         return bool(a.check_remote_metadata(name, *([] if memory is None else [memory.blocks()])))
 
-    say("publish", lambda: b.send_local_metadata())
+    say("publish", b.send_local_metadata)
     say("fetch itself", lambda: a.fetch_remote_metadata("a"))
     time.sleep(0.3)  # NIXL publishes later than it returns
     say("fetch", lambda: (a.fetch_remote_metadata("b"), until(lambda: knows("b", theirs))))
     say("fetch again", lambda: (a.fetch_remote_metadata("b"), knows("b")))
     time.sleep(0.3)  # its second fetch may still be under way, and would undo what follows
     say("withdraw", lambda: (b.invalidate_local_metadata(), until(lambda: not knows("b"))))
-    say("withdraw again", lambda: b.invalidate_local_metadata())
+    say("withdraw again", b.invalidate_local_metadata)
     nothing = low.nixlRegDList(low.DRAM_SEG)
     say("a part without a label", lambda: c.send_partial_agent_metadata(parts[0].descs, True))
     say("a part that is not registered", lambda: c.send_partial_agent_metadata(theirs.descs, False, label="p9"))

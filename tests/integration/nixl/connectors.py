@@ -1,6 +1,6 @@
 """What clients' connectors call on NIXL, in their order and with their arguments, over the host's memory.
 
-Each class is one worker; the methods that tests call take and return what JSON can carry. They know nothing of Trunkline.
+Each class is one worker; the methods that tests call take and return what JSON can carry.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trunkline.nixl._api import nixl_agent, nixl_agent_config, nixl_thread_sync_t
+from trunkline.nixl import _api
+from trunkline.nixl._api import nixl_agent_config, nixl_thread_sync_t
 from trunkline.nixl._bindings import nixlBackendError, nixlCancelledError, nixlRemoteDisconnectError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+nixl_agent: Any = _api.nixl_agent
+"""Clients check no types."""
 
 PATIENCE = 30.0
 REGIONS = 48
@@ -103,7 +107,7 @@ class VllmWorker:
                 wrapper.release_xfer_handle(each)
                 pending.remove(each)
         assert not pending
-        return [figures.totalBytes, figures.descCount]
+        return [int(figures.totalBytes), int(figures.descCount)]
 
     def take_done_requests(self, count: int) -> list[str]:
         found: list[str] = []
@@ -211,7 +215,7 @@ class DynamoConnection:
     def fill(self, seed: int) -> None:
         self.memory[:] = seed
 
-    def read(self, name: str, metadata: str, address: int, key: str) -> str:
+    def read(self, name: str, metadata: str, address: int, key: str) -> Any:
         added = self.nixl.add_remote_agent(bytes.fromhex(metadata))
         remote_name = added.decode("utf-8") if isinstance(added, bytes) else added
         assert remote_name == name
@@ -226,7 +230,7 @@ class DynamoConnection:
             state = self.nixl.check_xfer_state(handle)
         self.nixl.release_xfer_handle(handle)
         self.nixl.remove_remote_agent(remote_name)
-        return state
+        return str(state)
 
     def wait_for(self, name: str, key: str) -> list[str]:
         """Wait for a message, take it out, and return what is left."""
@@ -303,7 +307,7 @@ class LmcacheChannel:
         name = self.agent.add_remote_agent(bytes.fromhex(metadata))
         self.remote = self.agent.prep_xfer_dlist(name, self.agent.deserialize_descs(bytes.fromhex(serialised)))
 
-    def put(self, local: list[int], remote: list[int]) -> str:
+    def put(self, local: list[int], remote: list[int]) -> Any:
         handle = self.agent.make_prepped_xfer("WRITE", self.local, local, self.remote, remote)
         self.agent.transfer(handle)
         state = "PROC"

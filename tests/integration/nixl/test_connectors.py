@@ -159,9 +159,10 @@ def test_dynamo_reads_and_takes_the_notification_out() -> None:
     reader = DynamoConnection("reader")
     with remote(DynamoConnection, "passive") as passive:
         passive.ask("fill", 9)
-        assert reader.read(*passive.ask("descriptor"), "key-1") == "DONE"
+        name, metadata, address = passive.ask("descriptor")
+        assert reader.read(name, metadata, address, "key-1") == "DONE"
         assert (reader.memory == 9).all()
-        assert reader.read(*passive.ask("descriptor"), "key-2") == "DONE"
+        assert reader.read(name, metadata, address, "key-2") == "DONE"
         assert passive.ask("wait_for", "reader", "key-2") == ["key-1"]
         assert passive.ask("wait_for", "reader", "key-1") == []
         passive.ask("shut_down")

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from trunkline import open_store
+from trunkline.errors import AgentNotFoundError, TrunklineError
+from trunkline.metadata.key import NIXL_NAMESPACE
 from trunkline.nixl._api import nixl_agent
 from trunkline.nixl._bindings import (
     DRAM_SEG,
@@ -30,13 +32,11 @@ from trunkline.nixl._bindings import (
     nixlRemoteDisconnectError,
     nixlXferDList,
 )
-from trunkline.errors import AgentNotFoundError, TrunklineError
-from trunkline.metadata.key import NIXL_NAMESPACE
 from trunkline.store.contract import Put, Transaction
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 NOTHING = nixlXferDList(DRAM_SEG)
 PROMPT = 20.0
@@ -200,14 +200,19 @@ def test_metadata_by_socket_is_not_supported_yet(agents: Agents) -> None:
     a = agents.open("a")
     calls: list[Any] = [a.sendLocalMD, a.invalidateLocalMD]
     for call in calls:
-        with pytest.raises(Exception, match="NIXL_ERR_NOT_SUPPORTED: .*metadata by socket is not supported yet"):
+        with pytest.raises(Exception, match=r"NIXL_ERR_NOT_SUPPORTED: .*metadata by socket is not supported yet"):
             call("127.0.0.1", 8888)
 
 
 def test_without_a_store_every_call_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NIXL_ETCD_ENDPOINTS")
     agent = nixl_agent("alone")
-    for call in (agent.send_local_metadata, lambda: agent.fetch_remote_metadata("b"), agent.invalidate_local_metadata):
+    calls: list[Callable[[], object]] = [
+        agent.send_local_metadata,
+        lambda: agent.fetch_remote_metadata("b"),
+        agent.invalidate_local_metadata,
+    ]
+    for call in calls:
         with pytest.raises(nixlInvalidParamError, match="NIXL_ETCD_ENDPOINTS"):
             call()
     agent.close()

@@ -28,7 +28,7 @@ from trunkline.testing.stepped import SteppedBackend, SteppedPeer, SteppedReques
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from trunkline.backend.contract import ConnectionInfo
 
@@ -333,7 +333,12 @@ def test_memory_the_peer_took_back_is_gone_and_other_memory_not_found(pair: Pair
     prepared = pair.decode.prepare(near, taken, peer=peer)
     pair.load("a", [pair.theirs.ctypes.data], info=INFO)
     assert handles[0].post() is handles[0]
-    for use in (handles[1].post, prepared.read, lambda: pair.decode.read(taken, into=near, peer=peer)):
+    uses: list[Callable[[], object]] = [
+        handles[1].post,
+        prepared.read,
+        lambda: pair.decode.read(taken, into=near, peer=peer),
+    ]
+    for use in uses:
         with pytest.raises(SegmentGoneError):
             use()
     with pytest.raises(SegmentNotFoundError) as caught:

@@ -14,18 +14,18 @@ _SUBMODULES = ("_api", "_bindings", "_utils", "logging")
 _loaded = [_name for _name in _REAL if _name in sys.modules]
 if _loaded:
     raise ImportError(
-        f"NVIDIA's {_loaded[0]} is loaded in this process already, and its UCX and Trunkline's don't get along: use one of the two in "
-        "a process, or take Trunkline's directory out of PYTHONPATH",
+        f"NVIDIA's {_loaded[0]} is loaded in this process already, and its UCX and Trunkline's don't get along: use "
+        "one of the two in a process, or take Trunkline's directory out of PYTHONPATH",
         name="nixl",
     )
 try:
-    import trunkline.nixl
+    importlib.import_module("trunkline.nixl")
 except ModuleNotFoundError as _error:
     if _error.name not in ("trunkline", "trunkline.nixl"):
         raise
     raise ImportError(
-        f"Trunkline's nixl is on the path of {sys.executable}, which has no Trunkline: install it there too, or take its "
-        "directory out of PYTHONPATH",
+        f"Trunkline's nixl is on the path of {sys.executable}, which has no Trunkline: install it there too, or take "
+        "its directory out of PYTHONPATH",
         name="nixl",
     ) from _error
 
