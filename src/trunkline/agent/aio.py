@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from trunkline.agent.local_memory import Registration
+    from trunkline.agent.local_memory import MemoryPart
     from trunkline.agent.pair import PreparedPair
     from trunkline.agent.peer import Peer
     from trunkline.agent.phone_book import Health
-    from trunkline.agent.tensor import LocalTensor, TensorGroup
     from trunkline.directory.view import DirectoryView
     from trunkline.directory.watch import DirectoryWatch
     from trunkline.memory.kind import MemoryKind
@@ -60,13 +59,17 @@ class AsyncAgent:
             raise ClosedError(f"agent {self.name!r} is not open: use `async with AsyncAgent(...)` or await open()")
         return self._agent
 
+    async def create_backend(self, name: str, **options: Any) -> None:
+        """As Agent.create_backend."""
+        await asyncio.to_thread(self.agent.create_backend, name, **options)
+
     def register(self, memory: Any, *, name: str | None = None, kind: MemoryKind | None = None) -> Any:
         """As Agent.register; doesn't wait."""
         return self.agent.register(memory, name=name, kind=kind)
 
     async def deregister(
         self,
-        memory: LocalTensor | TensorGroup[LocalTensor] | Registration,
+        memory: MemoryPart,
         *,
         drain: float = DRAIN,
         timeout: Timeout = DEFAULT,

@@ -11,6 +11,7 @@ from trunkline import Agent, DescriptorList, MemoryKind
 from trunkline.agent.side import PreparedSide, prepare_side, prepare_transfer
 from trunkline.backend.contract import Operation
 from trunkline.errors import (
+    ConfigurationError,
     DescriptorError,
     NoBackendError,
     NotRegisteredError,
@@ -18,6 +19,7 @@ from trunkline.errors import (
     SegmentNotFoundError,
     ShapeMismatchError,
 )
+from trunkline.metadata.codec import decode
 from trunkline.testing.stepped import SteppedBackend, SteppedRequest
 
 if TYPE_CHECKING:
@@ -204,3 +206,35 @@ def test_another_message_stays_for_later_rounds(both: Both) -> None:
         assert isinstance(backend, SteppedBackend)
         sent.append(backend.sent[-1][1])
     assert [payload.split(b"msg")[1][8:-1] for payload in sent] == [b"one", b"two", b"two"]
+
+
+def test_a_backend_may_come_later() -> None:
+    with Agent("late", backends=()) as agent:
+        memory = np.arange(64, dtype=np.uint8)
+        rows = DescriptorList.of(DRAM, [(memory.ctypes.data, 64, 0)])
+        with pytest.raises(NoBackendError):
+            agent.register(rows)
+        agent.create_backend("loopback")
+        with pytest.raises(ConfigurationError, match="agent 'late' has a backend 'LOOPBACK' already"):
+            agent.create_backend("Loopback")
+        view = agent.register(memory)
+        agent.read(view[:32], into=view[32:]).wait()
+        assert memory[32:].tolist() == list(range(32))
+
+
+def test_a_part_of_the_metadata_adds_to_what_is_loaded(both: Both) -> None:
+    regions = both.regions(both.theirs)
+    both.here.unload_peer("there")
+    both.here.load_peer(both.there.local_metadata([], connection_info=True))
+    peer = both.here.peer("there")
+    for number in (0, 1):
+        part = both.there.local_metadata(regions.select([number]), connection_info=False)
+        assert decode(part).connections == {}
+        assert not peer.offers(regions.select([number]))
+        both.here.load_peer(part, extend=True)
+        assert peer.offers(regions.select([number]))
+    assert peer.offers(regions)
+    both.here.load_peer(part)
+    assert not peer.offers(regions)
+    both.here.unload_peer("there")
+    assert not peer.offers(regions.select([1]))
