@@ -64,9 +64,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_TASK = msgspec.json.Decoder(Task)
+
+
 def task_of_arguments() -> Task:
     """Return this process's task."""
-    return msgspec.json.decode(sys.argv[1], type=Task)
+    return _TASK.decode(sys.argv[1])
 
 
 def tell(event: str, **facts: Any) -> None:

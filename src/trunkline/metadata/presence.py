@@ -108,6 +108,12 @@ class _Version(msgspec.Struct):
     min_reader: Count
 
 
+# Decoders are made with the module: a type that two threads use for the first time at once crashes in msgspec.
+_FIELDS = msgspec.json.Decoder(dict[str, Any])
+_VERSION = msgspec.json.Decoder(_Version)
+_KNOWN = msgspec.json.Decoder(_Known)
+
+
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent says about itself. Bounds are checked when it is encoded and decoded.
 
@@ -160,7 +166,7 @@ def encode_presence(presence: Presence) -> bytes:
     known = _Known(**{name: getattr(presence, name) for name in _Known.__struct_fields__})
     try:
         content = msgspec.json.encode({**presence.unknown, **msgspec.to_builtins(known)})
-        msgspec.json.decode(content, type=_Known)  # checks the bounds, which making the object does not
+        _KNOWN.decode(content)  # checks the bounds, which making the object does not
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise ConfigurationError(f"what the agent says about itself can't be published: {error}") from error
     if len(content) > MAX_PRESENCE_SIZE:
@@ -185,11 +191,11 @@ def decode_presence(content: bytes) -> Presence:
             f"presence record of {len(content)} bytes, more than {MAX_PRESENCE_SIZE}", field="presence"
         )
     try:
-        fields = msgspec.json.decode(content, type=dict[str, Any])
-        version = msgspec.convert(fields, _Version)
+        fields = _FIELDS.decode(content)
+        version = _VERSION.decode(content)
         if version.min_reader > FORMAT:
             return Presence(format=version.format, min_reader=version.min_reader, incarnation="", unknown=fields)
-        known = msgspec.convert(fields, _Known)
+        known = _KNOWN.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MetadataDecodeError(f"bad presence record: {error}", field="presence") from error
     return Presence(
