@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 QUEUE_LIMIT = 64 << 20
 _EVENT_SIZE = 256  # what an event takes beside its key and value, roughly
-_DELETE = 1  # mvccpb.Event.EventType
+DELETE = 1
+"""A type of events: mvccpb.Event.EventType."""
 
 
 class Watch:
@@ -263,8 +264,8 @@ class Watch:
 
 def _change(revision: int, events: list[Any]) -> Change:
     return Change(
-        put=tuple(KeyValue.of(event.kv) for event in events if event.type != _DELETE),
-        deleted=tuple(event.kv.key for event in events if event.type == _DELETE),
+        put=tuple(KeyValue.of(event.kv) for event in events if event.type != DELETE),
+        deleted=tuple(event.kv.key for event in events if event.type == DELETE),
         revision=revision,
     )
 

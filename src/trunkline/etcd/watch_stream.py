@@ -1,8 +1,9 @@
 """The one stream that carries all watches of a client.
 
 Two threads work on it. Ours, started by the first watch, opens streams and takes in what they bring. gRPC's own
-sender pulls requests from the generator :meth:`WatchStream._requests`: there the listings are made that watches
-need before they can follow, so that reading never waits for them.
+sender pulls requests from the generator :meth:`WatchStream._requests`: there it is made sure that the cluster still has
+the history that was watched, and the listings are made that watches need before they can follow, so that reading never
+waits for that.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from trunkline.backoff import Backoff
 from trunkline.clock import Clock, Deadline
 from trunkline.errors import ClosedError, StoreAuthError, StoreError, StoreUnavailableError
 from trunkline.etcd.failure import Failure, Kind, classify, store_error
+from trunkline.etcd.history import History
 from trunkline.etcd.messages import WATCH
-from trunkline.etcd.watch import Watch
+from trunkline.etcd.watch import DELETE, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -51,6 +53,7 @@ class _Attachment:
         self.cancel_at: Deadline | None = None  # for all in ``to_cancel``
         self.is_over = False
         self.has_answered = False
+        self.has_paused = False  # before listing again what other clients list too
         self.has_requests = threading.Event()  # wakes the sender
         self._call: Any = None
         self._last_id = 0
@@ -104,10 +107,15 @@ class WatchStream:
         connection: Where streams are opened. Closing it is left to its owner.
         clock: Measures pauses and time-outs.
         list_range: Reads a range, for watches that must list.
+        read_key: Reads a key at a revision, to tell whether history is unbroken.
     """
 
     def __init__(
-        self, connection: Connection, clock: Clock, list_range: Callable[[bytes, bytes, float], Listing]
+        self,
+        connection: Connection,
+        clock: Clock,
+        list_range: Callable[[bytes, bytes, float], Listing],
+        read_key: Callable[[bytes, int, float], Listing],
     ) -> None:
         self._connection = connection
         self._clock = clock
@@ -115,6 +123,7 @@ class WatchStream:
         self._lock = threading.Lock()  # guards all below and the state of every watch
         self._watches: dict[Watch, None] = {}  # in the order of their opening
         self._attachment = _Attachment(())
+        self._history = History(read_key)
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._has_watches = threading.Event()
@@ -226,6 +235,8 @@ class WatchStream:
             return
         if not response.canceled:
             watch.take_response(response)
+            if response.events:
+                self._history.note(event.kv for event in response.events if event.type != DELETE)
             if watch.must_list:
                 attachment.detach(watch, self._clock)
                 attachment.attach_soon(watch)
@@ -258,6 +269,7 @@ class WatchStream:
 
     def _requests(self, attachment: _Attachment) -> Iterator[Any]:
         """Yield what to send on a stream, until it is over. Runs on gRPC's sender thread."""
+        self._check_history(attachment)
         while True:
             with self._lock:
                 if attachment.is_over:
@@ -272,6 +284,24 @@ class WatchStream:
             else:
                 cancel_at = attachment.cancel_at
                 self._clock.wait(attachment.has_requests, None if cancel_at is None else cancel_at.remaining())
+
+    def _check_history(self, attachment: _Attachment) -> None:
+        """Have watches list again if the cluster may not be the one that was watched before."""
+        with self._lock:
+            if not any(watch.has_history for watch in self._watches):
+                return
+        try:
+            if self._history.is_unbroken(_LIST_TIMEOUT):
+                return
+        except (StoreUnavailableError, ClosedError):
+            with self._lock:
+                attachment.end()
+            return
+        except StoreError:  # a right was taken away: what watches are told says more
+            return
+        with self._lock:
+            for watch in self._watches:
+                watch.lose_history()
 
     def _next_request(self, attachment: _Attachment) -> tuple[Any, Watch | None]:
         """Return what to send; or the watch that must list before anything can be sent for it."""
@@ -290,7 +320,8 @@ class WatchStream:
         return None, None
 
     def _list(self, watch: Watch, attachment: _Attachment) -> None:
-        if watch.has_history:
+        if watch.has_history and not attachment.has_paused:
+            attachment.has_paused = True
             self._connection.pause(random.uniform(0, RELIST_SPREAD))  # noqa: S311 - no secret depends on it
         try:
             listing = self._list_range(watch.key, watch.range_end, _LIST_TIMEOUT)
@@ -304,6 +335,7 @@ class WatchStream:
             with self._lock:
                 if not attachment.is_over:  # else the next stream lists again
                     watch.take_listing(listing)
+                    self._history.note(listing.entries)
                     attachment.attach_soon(watch)
 
     def _fail(self, watch: Watch, error: StoreError) -> None:

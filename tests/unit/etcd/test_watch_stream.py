@@ -41,7 +41,7 @@ class Connection:
 
 def test_a_watch_opened_while_the_stream_closes_does_not_wait_for_ever() -> None:
     connection = Connection()
-    stream = WatchStream(cast("Any", connection), SYSTEM_CLOCK, cast("Any", None))
+    stream = WatchStream(cast("Any", connection), SYSTEM_CLOCK, cast("Any", None), cast("Any", None))
     opened = []
     connection.on_closing = lambda: opened.append(stream.open_watch(b"k", b"", None))
     stream.close()
@@ -68,7 +68,7 @@ class SilentServer(Connection):
 
 def test_the_server_hears_of_closed_watches_a_little_later_and_after_new_ones() -> None:
     server, clock = SilentServer(), FakeClock()
-    stream = WatchStream(cast("Any", server), clock, cast("Any", None))
+    stream = WatchStream(cast("Any", server), clock, cast("Any", None), cast("Any", None))
     first, second = (stream.open_watch(key, b"", 1) for key in (b"a", b"b"))
     assert server.has_stream.wait(30)
     assert [next(server.requests).create_request.key for _ in range(2)] == [b"a", b"b"]
@@ -95,7 +95,7 @@ def test_the_server_hears_of_closed_watches_a_little_later_and_after_new_ones() 
 
 def test_a_watch_is_asked_for_once_however_many_there_are_and_not_after_it_was_closed() -> None:
     server, clock = SilentServer(), FakeClock()
-    stream = WatchStream(cast("Any", server), clock, cast("Any", None))
+    stream = WatchStream(cast("Any", server), clock, cast("Any", None), cast("Any", None))
     watches = [stream.open_watch(b"%d" % number, b"", 1) for number in range(100)]
     assert server.has_stream.wait(30)
     watches[3].close()
