@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from trunkline.errors import (
+    RevisionUnavailableError,
     StoreAuthError,
     StoreError,
     StoreLimitError,
@@ -28,6 +29,7 @@ class Kind(Enum):
     TOKEN = auto()  # authenticate again
     AUTH = auto()
     LIMIT = auto()
+    REVISION = auto()
     REFUSED = auto()
 
 
@@ -41,6 +43,7 @@ _BY_WORDS = {
     "too many requests": Kind.UNAVAILABLE,
     "request is too large": Kind.LIMIT,
     "too many operations in txn": Kind.LIMIT,
+    "required revision": Kind.REVISION,  # "has been compacted", "is a future revision"
     "Stream removed": Kind.UNAVAILABLE,  # gRPC's own, with code UNKNOWN, when a connection breaks
 }
 _BY_CODE = {
@@ -59,6 +62,7 @@ _ADVICE = {
     Kind.TOKEN: "the token was renewed and refused again; check the clocks and auth settings of the cluster",
     Kind.AUTH: "check the username, the password and the user's role",
     Kind.LIMIT: "etcd takes 1.5 MiB and 128 operations per request unless its operator raised that",
+    Kind.REVISION: "read again what is there now",
     Kind.REFUSED: "the request itself must change",
 }
 _NO_CREDENTIALS = "credentials are missing: give username and password, or set ETCDCTL_USER=name:password"
@@ -68,6 +72,7 @@ _ERRORS: dict[Kind, type[StoreError]] = {
     Kind.TOKEN: StoreAuthError,
     Kind.AUTH: StoreAuthError,
     Kind.LIMIT: StoreLimitError,
+    Kind.REVISION: RevisionUnavailableError,
     Kind.REFUSED: StoreRequestError,
 }
 
