@@ -75,13 +75,7 @@ def decode(data: bytes | bytearray | memoryview, *, max_bytes: int = MAX_BYTES) 
         raise MetadataDecodeError(f"metadata of {size} bytes: at most {max_bytes} are read", field="size")
     reader = ContainerReader(bytes(data), "metadata")
     agent = _read_agent(reader)
-    connections: dict[str, bytes] = {}
-    for _ in range(reader.read_number(b"Conns", max_value=MAX_BACKENDS)):
-        start = reader.offset
-        backend = _read_backend(reader, b"t")
-        if backend in connections:
-            raise reader.fault("t", start, f"a second connection for backend {backend!r}")
-        connections[backend] = reader.read(b"c", max_size=size)
+    connections = _read_connections(reader)
     reader.read_constant(b"", b"MemSection")
     sections: dict[tuple[str, MemoryKind], SectionMetadata] = {}
     for _ in range(reader.read_number(b"nixlSecElms", max_value=MAX_BACKENDS * len(MemoryKind))):
@@ -92,6 +86,29 @@ def decode(data: bytes | bytearray | memoryview, *, max_bytes: int = MAX_BYTES) 
         sections[section.backend, section.kind] = section
     reader.finish()
     return AgentMetadata(agent, connections, tuple(sections.values()))
+
+
+def without_sections(data: bytes) -> bytes:
+    """Return metadata of the same agent that says how it is reached, and offers no memory. The rest is not looked at.
+
+    Raises:
+        MetadataDecodeError: ``data`` does not start as metadata does.
+    """
+    reader = ContainerReader(data, "metadata")
+    _read_agent(reader)
+    _read_connections(reader)
+    return data[: reader.offset] + pack_field(b"", b"MemSection") + pack_number(b"nixlSecElms", 0)
+
+
+def _read_connections(reader: ContainerReader) -> dict[str, bytes]:
+    connections: dict[str, bytes] = {}
+    for _ in range(reader.read_number(b"Conns", max_value=MAX_BACKENDS)):
+        start = reader.offset
+        backend = _read_backend(reader, b"t")
+        if backend in connections:
+            raise reader.fault("t", start, f"a second connection for backend {backend!r}")
+        connections[backend] = reader.read(b"c", max_size=len(reader.data))
+    return connections
 
 
 def _read_agent(reader: ContainerReader) -> str:

@@ -100,9 +100,7 @@ class Database:
         for operation in branch:
             match operation:
                 case Get():
-                    reads.append(
-                        self.select(operation.key, prefix=operation.prefix, revision=operation.revision)
-                    )
+                    reads.append(self.select(operation.key, prefix=operation.prefix, revision=operation.revision))
                 case Put():
                     replaced.extend(self.select(operation.key))
                     put.append(self._put(operation))
