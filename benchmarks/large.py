@@ -83,9 +83,6 @@ def measure(run: Run, side: str) -> Iterator[Measurement]:
         registered = a.call("register")
         what = f"{REGIONS:,} regions, {TENSORS:,} named"
         yield Measurement(f"{what}: register", "s", registered)
-        metadata, rest = a.call("sizes")
-        yield Measurement(f"{what}: metadata", "MB", metadata / 1e6)
-        yield Measurement(f"{what}: catalog", "MB", rest / 1e6)
         began, ended, memory = a.call("publish")
         yield Measurement(f"{what}: publish", "s", ended - began)
         yield Measurement(f"{what}: publish, peak memory", "MB", memory / 1e6)
@@ -101,6 +98,9 @@ def measure(run: Run, side: str) -> Iterator[Measurement]:
         yield Measurement("one more: publish, peak memory", "MB", memory / 1e6)
         yield Measurement("one more: publish → loaded at the peer", "s", updated - began)
         yield Measurement("one more: loaded at the peer, peak memory", "MB", loaded / 1e6)
+        metadata, rest = a.call("sizes")
+        yield Measurement(f"{what}: metadata", "MB", metadata / 1e6)
+        yield Measurement(f"{what}: catalog", "MB", rest / 1e6)
 
 
 def _reset_peak() -> float:

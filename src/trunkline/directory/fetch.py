@@ -74,7 +74,7 @@ class Fetch:
         """The keys to read."""
         return [name for key in self.keys for name in _names(key)]
 
-    def wait(self, entries: dict[str, Entry], revision: int, deadline: Deadline) -> Publication:
+    def wait(self, entries: dict[str, Entry], revision: int, reason: str, deadline: Deadline) -> Publication:
         """Return the publication, as soon as there is one.
 
         All keys are watched from the revision on at which they were read: nothing written in between is missed, and
@@ -84,6 +84,7 @@ class Fetch:
         Args:
             entries: What lay under :attr:`names`.
             revision: When that was.
+            reason: Why there is none in that.
             deadline: When to give up.
 
         Raises:
@@ -91,28 +92,30 @@ class Fetch:
             MetadataError: The agent's record can't be read, or only by a newer version.
             StoreError: The store failed.
         """
-        found = self.look(entries, revision, deadline)
+        found: Publication | str = reason
         outage = ""
-        if isinstance(found, str):
-            with KeyWatches(self.store, self.names, after=revision, clock=self.clock) as watches:
-                while isinstance(found, str) and (news := watches.next(deadline.remaining())) is not None:
-                    name, event = news
-                    outage = event.reason if isinstance(event, Interrupted) else ""
-                    _apply(entries, name, event)
-                    found = self.look(entries, None, deadline)
-                    if isinstance(found, Publication) and found.presence is None and self._is_leased(entries):
-                        # NIXL's keys have no lease: the event of this agent's record, or of its end, is still to come.
-                        if name in map(str, self.keys):
-                            entries, revision = _read(self.store, self.names, deadline)
-                            found = self.look(entries, revision, deadline)
-                        else:
-                            found = f"the record of agent {found.name!r} is gone"
+        with KeyWatches(self.store, self.names, after=revision, clock=self.clock) as watches:
+            while isinstance(found, str) and (news := watches.next(deadline.remaining())) is not None:
+                name, event = news
+                outage = event.reason if isinstance(event, Interrupted) else ""
+                _apply(entries, name, event)
+                found = self.look(entries, None, deadline)
+                if isinstance(found, Publication) and found.presence is None and self._is_leased(entries):
+                    # NIXL's keys have no lease: the event of this agent's record, or of its end, is still to come.
+                    if name in map(str, self.keys):
+                        entries, revision = _read(self.store, self.names, deadline)
+                        found = self.look(entries, revision, deadline)
+                    else:
+                        found = f"the record of agent {found.name!r} is gone"
         if isinstance(found, str):
             raise self._not_found(found, outage, deadline)
         return found
 
     def look(self, entries: dict[str, Entry], revision: int | None, deadline: Deadline) -> Publication | str:
-        """Return the publication, all of it, or why there is none. What lies in chunks is read.
+        """Return the publication, or why there is none.
+
+        What lies in chunks is read. If that is not whole, then it was published anew meanwhile, and watches will tell,
+        or it is broken until that happens.
 
         Args:
             entries: What lay under :attr:`names`.
@@ -123,17 +126,9 @@ class Fetch:
             As :meth:`wait`.
         """
         found = self._choose(entries)
-        while isinstance(found, _Found):
-            answer = self._complete(found, found.named_at if revision is None else revision, deadline)
-            if isinstance(answer, Publication):
-                return answer
-            # Either it was published anew meanwhile, or it is broken.
-            entries, revision = _read(self.store, self.names, deadline)
-            again = self._choose(entries)
-            if deadline.has_passed or (isinstance(again, _Found) and again.chunked == found.chunked):
-                return answer
-            found = again
-        return found
+        if isinstance(found, str):
+            return found
+        return self._complete(found, found.named_at if revision is None else revision, deadline)
 
     def _complete(self, found: _Found, revision: int, deadline: Deadline) -> Publication | str:
         """Read what lies in chunks; return the publication, or what is wrong with them."""
@@ -236,7 +231,7 @@ def fetch_each(fetches: Sequence[Fetch], deadline: Deadline) -> Iterator[Publica
         StoreError: The store did not answer the first read.
     """
     while fetches:
-        waiting: list[tuple[Fetch, dict[str, Entry], int]] = []
+        waiting: list[tuple[Fetch, dict[str, Entry], int, str]] = []
         for batch in _batches(fetches):
             entries, revision = _read(batch[0].store, [name for fetch in batch for name in fetch.names], deadline)
             for fetch in batch:
@@ -245,12 +240,12 @@ def fetch_each(fetches: Sequence[Fetch], deadline: Deadline) -> Iterator[Publica
                     yield found
                 else:
                     own = {name: entries[name] for name in fetch.names if name in entries}
-                    waiting.append((fetch, own, revision))
+                    waiting.append((fetch, own, revision, found))
         if not waiting:
             return
-        first, entries, revision = waiting[0]
-        yield first.wait(entries, revision, deadline)
-        fetches = [fetch for fetch, _, _ in waiting[1:]]
+        first, entries, revision, reason = waiting[0]
+        yield first.wait(entries, revision, reason, deadline)
+        fetches = [fetch for fetch, *_ in waiting[1:]]
 
 
 def _batches(fetches: Sequence[Fetch]) -> Iterator[Sequence[Fetch]]:

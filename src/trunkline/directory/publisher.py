@@ -48,7 +48,10 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that giving up a lease may take; after that it runs out by itself."""
 
 MEND_TIMEOUT = 5.0
-"""Seconds that one attempt in the background may take."""
+"""Seconds that one attempt in the background may take, and more for what is large:"""
+
+MEND_RATE = 1 << 20
+"""Bytes a second that are enough for it."""
 
 
 class Publisher:
@@ -272,7 +275,7 @@ class Publisher:
         try:
             if self._is_closed or self._is_superseded:
                 return None
-            self._put_in_order(Deadline(MEND_TIMEOUT, self._clock))
+            self._put_in_order(Deadline(MEND_TIMEOUT + self._content.size / MEND_RATE, self._clock))
         except TrunklineError as error:
             if self._is_superseded or isinstance(error, (ClosedError, ForkedError)):
                 return None

@@ -55,6 +55,11 @@ class Content:
     labels: Mapping[str, bytes] = field(default_factory=dict)
     catalog: bytes | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of it all."""
+        return sum(map(len, self.labels.values())) + len(self.catalog or b"")
+
 
 class Session:
     """Holds a name by one lease until that is lost; a lost session stays lost. One thread at a time.

@@ -65,7 +65,11 @@ _ADVICE = {
     Kind.REVISION: "read again what is there now",
     Kind.REFUSED: "the request itself must change",
 }
-_NO_CREDENTIALS = "credentials are missing: give username and password, or set ETCDCTL_USER=name:password"
+_SPECIAL_ADVICE = {
+    "user name is empty": "credentials are missing: give username and password, or set ETCDCTL_USER=name:password",
+    "database space exceeded": "compact etcd's history, defragment it and disarm its alarm, or have it started with "
+    "--auto-compaction-retention and a larger --quota-backend-bytes",
+}
 _ERRORS: dict[Kind, type[StoreError]] = {
     Kind.UNAVAILABLE: StoreUnavailableError,
     Kind.TIMED_OUT: StoreUnavailableError,
@@ -118,11 +122,11 @@ def store_error(
     failure: Failure, *, operation: str, key: bytes, url: str, endpoint: str, deadline: Deadline
 ) -> StoreError:
     """Compose the error for a call that failed for good."""
-    advice = _NO_CREDENTIALS if "user name is empty" in failure.details else _ADVICE[failure.kind]
+    advice = next((advice for words, advice in _SPECIAL_ADVICE.items() if words in failure.details), None)
     where = url if failure.is_passing else endpoint
     return _ERRORS[failure.kind](
         f"etcd at {where}: {describe(operation, key)} failed after {deadline.elapsed:.1f} s "
-        f"({failure.code}: {failure.details}); {advice}",
+        f"({failure.code}: {failure.details}); {advice or _ADVICE[failure.kind]}",
         operation=operation,
         key=key.decode("utf-8", "surrogateescape"),
         url=url,

@@ -373,6 +373,7 @@ def test_who_is_superseded_midway_leaves_nothing(
     monkeypatch.setattr(store, "transact", taken_over)
     with pytest.raises(SupersededError):
         session.publish(LARGE)
+    assert not any("/3" in each.key for tried in store.transactions for each in tried.then)
     assert keys(store).keys() == {"a/", ".presence/a"}
     assert record(store).incarnation == TWO
 

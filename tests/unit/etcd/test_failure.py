@@ -54,6 +54,13 @@ def test_every_refusal_has_its_error(code: grpc.StatusCode, details: str, error:
     assert made.context["key"] == "/k\udcff"
 
 
+def test_a_full_database_is_called_so() -> None:
+    failure = Failure.of(FakeRpcError(CODE.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"))
+    error = store_error(failure, operation="put", key=b"k", url="u", endpoint="e", deadline=Deadline(1))
+    assert type(error) is StoreLimitError
+    assert "--auto-compaction-retention" in str(error)
+
+
 def test_missing_credentials_are_called_so() -> None:
     failure = Failure.of(FakeRpcError(CODE.INVALID_ARGUMENT, "etcdserver: user name is empty"))
     error = store_error(failure, operation="get", key=b"k", url="u", endpoint="e", deadline=Deadline(1))
