@@ -15,7 +15,8 @@ import pytest
 from trunkline.errors import MetadataDecodeError
 from trunkline.memory.kind import MemoryKind
 from trunkline.metadata import card, catalog, presence
-from trunkline.metadata.codec import decode, encode, without_sections
+from trunkline.metadata.codec import decode, encode
+from trunkline.metadata.head import without_sections
 from trunkline.metadata.model import AgentMetadata
 from trunkline.metadata.notification import decode_notification, encode_notification
 from trunkline.metadata.presence import ChunksRecord, ContentRecord, LabelRecord, Presence, ProcessRecord

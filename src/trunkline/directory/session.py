@@ -19,7 +19,7 @@ from trunkline.errors import (
     SupersededError,
     TrunklineError,
 )
-from trunkline.metadata.codec import without_sections
+from trunkline.metadata.head import without_sections
 from trunkline.metadata.key import MetadataKey
 from trunkline.metadata.presence import (
     ContentRecord,
