@@ -20,6 +20,7 @@
     │   ├── StoreAuthError            wrong or missing credentials or rights (also PermissionError)
     │   ├── StoreLimitError           the store refused a request as too large
     │   └── StoreRequestError         the store refused a request
+    │       └── RevisionUnavailableError  the store holds that revision no more (or not yet)
     ├── DirectoryError
     │   ├── AgentNotFoundError        nobody of that name published in time (also LookupError, TimeoutError)
     │   ├── AgentNameInUseError       a live agent has the name
@@ -166,6 +167,10 @@ class StoreLimitError(StoreError):
 
 class StoreRequestError(StoreError):
     """The store refused the request."""
+
+
+class RevisionUnavailableError(StoreRequestError):
+    """The store can't say how things were at that revision: it was compacted away, or is of another history."""
 
 
 class DirectoryError(TrunklineError):

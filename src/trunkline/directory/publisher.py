@@ -22,7 +22,6 @@ from trunkline.errors import (
     DeadlineError,
     ForkedError,
     SessionLostError,
-    StoreLimitError,
     SupersededError,
     TrunklineError,
 )
@@ -49,7 +48,10 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that giving up a lease may take; after that it runs out by itself."""
 
 MEND_TIMEOUT = 5.0
-"""Seconds that one attempt in the background may take."""
+"""Seconds that one attempt in the background may take, and more for what is large:"""
+
+MEND_RATE = 1 << 20
+"""Bytes a second that are enough for it."""
 
 
 class Publisher:
@@ -169,6 +171,9 @@ class Publisher:
     ) -> int:
         """Put metadata and the presence record that describes it, in one transaction, and return its revision.
 
+        If they are over 1 MiB together, the largest of them are written in chunks before that transaction. Under the
+        label NIXL's agents then find how this one is reached, and no memory.
+
         What is published already is not written again. If the store can't be reached in time, the publication is made
         up for as soon as it can, unless another replaces it.
 
@@ -181,7 +186,7 @@ class Publisher:
 
         Raises:
             SupersededError: Another agent took the name over.
-            StoreLimitError: Everything together is over 1.4 MiB.
+            StoreLimitError: Metadata or catalog is over 64 MiB.
             ConfigurationError: The label is not allowed, or there are more than 64.
             ClosedError, DeadlineError, StoreError: The publisher was closed, an earlier publication took too
                 long, the store failed (then this one may or may not have happened).
@@ -270,7 +275,7 @@ class Publisher:
         try:
             if self._is_closed or self._is_superseded:
                 return None
-            self._put_in_order(Deadline(MEND_TIMEOUT, self._clock))
+            self._put_in_order(Deadline(MEND_TIMEOUT + self._content.size / MEND_RATE, self._clock))
         except TrunklineError as error:
             if self._is_superseded or isinstance(error, (ClosedError, ForkedError)):
                 return None
@@ -368,7 +373,7 @@ class Publisher:
         self._leases.add(lease.id)
         session = Session(self._store, self._key, lease, self._clock, after=self._session)
         try:
-            self._claim(session, deadline, takeover=takeover, is_patient=is_patient)
+            session.claim(self._presence, self._content, deadline, takeover=takeover, is_patient=is_patient)
         except BaseException:
             with suppress(TrunklineError):  # why the claim failed is what counts; the lease also ends by itself
                 lease.close(ABANDON_TIMEOUT)
@@ -378,16 +383,6 @@ class Publisher:
         self._sessions += 1
         self._session = session
         return session
-
-    def _claim(self, session: Session, deadline: Deadline, *, takeover: bool, is_patient: bool) -> None:
-        try:
-            session.claim(self._presence, self._content, deadline, takeover=takeover, is_patient=is_patient)
-        except StoreLimitError:  # each label fits into a transaction, but not all together
-            labels: dict[str, bytes] = {}
-            session.claim(self._presence, Content(), deadline, takeover=takeover, is_patient=is_patient)
-            for label, value in self._content.labels.items():
-                labels[label] = value
-                session.write(self._presence, Content(labels), deadline)
 
     def _give_up(self, reason: str) -> None:
         """Another incarnation has the name: stop for good, and say so."""

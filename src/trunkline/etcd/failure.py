@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from trunkline.errors import (
+    RevisionUnavailableError,
     StoreAuthError,
     StoreError,
     StoreLimitError,
@@ -28,6 +29,7 @@ class Kind(Enum):
     TOKEN = auto()  # authenticate again
     AUTH = auto()
     LIMIT = auto()
+    REVISION = auto()
     REFUSED = auto()
 
 
@@ -41,6 +43,7 @@ _BY_WORDS = {
     "too many requests": Kind.UNAVAILABLE,
     "request is too large": Kind.LIMIT,
     "too many operations in txn": Kind.LIMIT,
+    "required revision": Kind.REVISION,  # "has been compacted", "is a future revision"
     "Stream removed": Kind.UNAVAILABLE,  # gRPC's own, with code UNKNOWN, when a connection breaks
 }
 _BY_CODE = {
@@ -59,15 +62,21 @@ _ADVICE = {
     Kind.TOKEN: "the token was renewed and refused again; check the clocks and auth settings of the cluster",
     Kind.AUTH: "check the username, the password and the user's role",
     Kind.LIMIT: "etcd takes 1.5 MiB and 128 operations per request unless its operator raised that",
+    Kind.REVISION: "read again what is there now",
     Kind.REFUSED: "the request itself must change",
 }
-_NO_CREDENTIALS = "credentials are missing: give username and password, or set ETCDCTL_USER=name:password"
+_SPECIAL_ADVICE = {
+    "user name is empty": "credentials are missing: give username and password, or set ETCDCTL_USER=name:password",
+    "database space exceeded": "compact etcd's history, defragment it and disarm its alarm, or have it started with "
+    "--auto-compaction-retention and a larger --quota-backend-bytes",
+}
 _ERRORS: dict[Kind, type[StoreError]] = {
     Kind.UNAVAILABLE: StoreUnavailableError,
     Kind.TIMED_OUT: StoreUnavailableError,
     Kind.TOKEN: StoreAuthError,
     Kind.AUTH: StoreAuthError,
     Kind.LIMIT: StoreLimitError,
+    Kind.REVISION: RevisionUnavailableError,
     Kind.REFUSED: StoreRequestError,
 }
 
@@ -113,11 +122,11 @@ def store_error(
     failure: Failure, *, operation: str, key: bytes, url: str, endpoint: str, deadline: Deadline
 ) -> StoreError:
     """Compose the error for a call that failed for good."""
-    advice = _NO_CREDENTIALS if "user name is empty" in failure.details else _ADVICE[failure.kind]
+    advice = next((advice for words, advice in _SPECIAL_ADVICE.items() if words in failure.details), None)
     where = url if failure.is_passing else endpoint
     return _ERRORS[failure.kind](
         f"etcd at {where}: {describe(operation, key)} failed after {deadline.elapsed:.1f} s "
-        f"({failure.code}: {failure.details}); {advice}",
+        f"({failure.code}: {failure.details}); {advice or _ADVICE[failure.kind]}",
         operation=operation,
         key=key.decode("utf-8", "surrogateescape"),
         url=url,

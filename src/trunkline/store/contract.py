@@ -58,10 +58,15 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Read one key, or with ``prefix`` every key that starts with it."""
+    """Read one key, or with ``prefix`` every key that starts with it.
+
+    With a ``revision`` other than 0 it is read as it was then. If the store does not hold that revision (any more; a
+    store may hold none but the latest) the transaction raises RevisionUnavailableError.
+    """
 
     key: str
     prefix: bool = False
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

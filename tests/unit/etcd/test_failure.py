@@ -6,6 +6,7 @@ from tests.unit.etcd.fakes import FakeRpcError
 
 from trunkline.clock import Deadline
 from trunkline.errors import (
+    RevisionUnavailableError,
     StoreAuthError,
     StoreError,
     StoreLimitError,
@@ -34,7 +35,7 @@ CODE = grpc.StatusCode
         (CODE.INVALID_ARGUMENT, "etcdserver: too many operations in txn request", StoreLimitError),
         (CODE.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request", StoreRequestError),
         (CODE.NOT_FOUND, "etcdserver: requested lease not found", StoreRequestError),
-        (CODE.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted", StoreRequestError),
+        (CODE.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted", RevisionUnavailableError),
     ],
 )
 def test_every_refusal_has_its_error(code: grpc.StatusCode, details: str, error: type[StoreError]) -> None:
@@ -51,6 +52,13 @@ def test_every_refusal_has_its_error(code: grpc.StatusCode, details: str, error:
         assert part in str(made)
     assert made.context["code"] == code.name
     assert made.context["key"] == "/k\udcff"
+
+
+def test_a_full_database_is_called_so() -> None:
+    failure = Failure.of(FakeRpcError(CODE.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"))
+    error = store_error(failure, operation="put", key=b"k", url="u", endpoint="e", deadline=Deadline(1))
+    assert type(error) is StoreLimitError
+    assert "--auto-compaction-retention" in str(error)
 
 
 def test_missing_credentials_are_called_so() -> None:

@@ -236,4 +236,4 @@ def _operation(operation: Operation) -> Any:
         case Delete():
             return request.delete(*_range(operation.key, prefix=operation.prefix))
         case Get():
-            return request.read(*_range(operation.key, prefix=operation.prefix))
+            return request.read(*_range(operation.key, prefix=operation.prefix), revision=operation.revision)
