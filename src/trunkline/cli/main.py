@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from trunkline.cli.demo import demo
 from trunkline.cli.etcd import etcd
 from trunkline.cli.offer import offer
+from trunkline.cli.rbac import rbac
 from trunkline.cli.take import take
 from trunkline.cli.terminal import escape
 from trunkline.cli.wait import wait
@@ -52,7 +53,7 @@ def trunkline(
     """Moves tensors, KV cache and files between processes: find a peer by name, read its memory directly."""
 
 
-for command in (offer, take, wait, demo, etcd):
+for command in (offer, take, wait, demo, etcd, rbac):
     app.command()(command)
 
 

@@ -25,6 +25,8 @@ class Kind(Enum):
 
     UNAVAILABLE = auto()  # try another endpoint, later the same one
     TIMED_OUT = auto()  # as above, and give a slow answer more time
+    DISTRUST = auto()  # as UNAVAILABLE, but not for long: we don't accept the endpoint's certificate
+    DISTRUSTED = auto()  # likewise: the endpoint doesn't accept ours
     TOKEN = auto()  # authenticate again
     AUTH = auto()
     LIMIT = auto()
@@ -43,6 +45,16 @@ _BY_WORDS = {
     "too many operations in txn": Kind.LIMIT,
     "Stream removed": Kind.UNAVAILABLE,  # gRPC's own, with code UNKNOWN, when a connection breaks
 }
+# Words of BoringSSL and gRPC for what went wrong while connecting.
+_CONNECTING = "failed to connect"
+_BY_WORDS_CONNECTING = {
+    "CERTIFICATE_VERIFY_FAILED": Kind.DISTRUST,
+    "Hostname Verification": Kind.DISTRUST,
+    "ALERT_BAD_CERTIFICATE": Kind.DISTRUSTED,
+    "ALERT_CERTIFICATE": Kind.DISTRUSTED,  # ..._EXPIRED, _REQUIRED, _REVOKED, _UNKNOWN
+    "ALERT_UNKNOWN_CA": Kind.DISTRUSTED,
+    "TSI_DATA_CORRUPTED": Kind.DISTRUSTED,  # with TLS 1.3 the refusal comes after the handshake, and so is put
+}
 _BY_CODE = {
     grpc.StatusCode.UNAVAILABLE: Kind.UNAVAILABLE,
     grpc.StatusCode.INTERNAL: Kind.UNAVAILABLE,  # HTTP/2 framing broke: the connection's fault, not the request's
@@ -56,13 +68,23 @@ _BY_CODE = {
 _ADVICE = {
     Kind.UNAVAILABLE: "is etcd running and reachable there?",
     Kind.TIMED_OUT: "is etcd running and reachable there?",
+    Kind.DISTRUST: "the certificate of etcd is not accepted: is it for the host name in the URL, still valid, and "
+    "signed by an authority in the file given as ca (or ETCDCTL_CACERT)?",
+    Kind.DISTRUSTED: "etcd does not accept our certificate: it wants one that its own authority signed and that is "
+    "still valid, given as cert and key (or ETCDCTL_CERT and ETCDCTL_KEY)",
     Kind.TOKEN: "the token was renewed and refused again; check the clocks and auth settings of the cluster",
     Kind.AUTH: "check the username, the password and the user's role",
     Kind.LIMIT: "etcd takes 1.5 MiB and 128 operations per request unless its operator raised that",
     Kind.REFUSED: "the request itself must change",
 }
-_NO_CREDENTIALS = "credentials are missing: give username and password, or set ETCDCTL_USER=name:password"
+_NO_CREDENTIALS = (
+    "credentials are missing: give username and password, a credentials file, or set ETCDCTL_USER=name:password"
+)
+_NO_TLS = "is that a port for TLS? This client never goes back to plain text by itself; http:// asks for it"
+_TLS = "is etcd running and reachable there? If it wants TLS, write etcds:// (or https://)"
 _ERRORS: dict[Kind, type[StoreError]] = {
+    Kind.DISTRUST: StoreAuthError,
+    Kind.DISTRUSTED: StoreAuthError,
     Kind.UNAVAILABLE: StoreUnavailableError,
     Kind.TIMED_OUT: StoreUnavailableError,
     Kind.TOKEN: StoreAuthError,
@@ -96,12 +118,18 @@ class Failure:
     @property
     def is_passing(self) -> bool:
         """Whether another endpoint or a later attempt may succeed."""
-        return self.kind in {Kind.UNAVAILABLE, Kind.TIMED_OUT}
+        return self.kind in {Kind.UNAVAILABLE, Kind.TIMED_OUT} or self.is_distrust
+
+    @property
+    def is_distrust(self) -> bool:
+        """Whether a certificate was not accepted, on either side."""
+        return self.kind in {Kind.DISTRUST, Kind.DISTRUSTED}
 
 
 def classify(details: str, otherwise: Kind) -> Kind:
     """Judge a message of etcd by its words; ``otherwise`` if they say nothing special."""
-    return next((kind for words, kind in _BY_WORDS.items() if words in details), otherwise)
+    table = _BY_WORDS_CONNECTING if _CONNECTING in details else _BY_WORDS
+    return next((kind for words, kind in table.items() if words in details), otherwise)
 
 
 def describe(operation: str, key: bytes) -> str:
@@ -113,7 +141,13 @@ def store_error(
     failure: Failure, *, operation: str, key: bytes, url: str, endpoint: str, deadline: Deadline
 ) -> StoreError:
     """Compose the error for a call that failed for good."""
-    advice = _NO_CREDENTIALS if "user name is empty" in failure.details else _ADVICE[failure.kind]
+    advice = _ADVICE[failure.kind]
+    if "user name is empty" in failure.details:
+        advice = _NO_CREDENTIALS
+    elif "Handshake read failed" in failure.details or "WRONG_VERSION_NUMBER" in failure.details:
+        advice = _NO_TLS
+    elif "Socket closed" in failure.details and url.startswith("etcd:"):
+        advice = _TLS
     where = url if failure.is_passing else endpoint
     return _ERRORS[failure.kind](
         f"etcd at {where}: {describe(operation, key)} failed after {deadline.elapsed:.1f} s "
