@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.errors import ConfigurationError
@@ -42,6 +42,7 @@ def outside(namespace: str) -> list[str]:
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
+@settings(max_examples=20)
 @given(name=agent_names, other=agent_names)
 def test_what_each_role_may_do(namespace: str, name: str, other: str) -> None:
     shared, records = own_keys(namespace, name)
