@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,6 +60,7 @@ for command in (offer, take, wait, demo, etcd, rbac):
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error what our errors say
     app(prog_name="trunkline")
 
 

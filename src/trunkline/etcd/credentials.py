@@ -15,7 +15,8 @@ VARIABLE = "TRUNKLINE_STORE_CREDENTIALS"
 """Names the file, where no argument does."""
 
 MAX_SIZE = 64 << 10
-_KEYS = ("user", "password", "ca", "cert", "key")
+_FILES = ("ca", "cert", "key")
+_KEYS = ("user", "password", *_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ def read_credentials(path: str | Path) -> Credentials:
     for one, other in (("user", "password"), ("password", "user"), ("cert", "key"), ("key", "cert")):
         if one in values and other not in values:
             raise _unusable(where, f"has {one!r} and no {other!r}")
-    ca, cert, key = (where.parent / Path(values[each]).expanduser() if each in values else None for each in _KEYS[2:])
-    return Credentials(values.get("user", ""), values.get("password", ""), ca, cert, key)
+    files = {each: where.parent / Path(values[each]).expanduser() for each in _FILES if each in values}
+    return Credentials(values.get("user", ""), values.get("password", ""), **files)
 
 
 def _read(where: Path) -> bytes:

@@ -108,11 +108,11 @@ def test_an_agent_gets_credentials_in_every_way(
         with opened.watch() as watch:
             shown = f"{opened!r} {watch!r} {opened._membership!r}"
         assert opened._membership is not None
-        store: Any = opened._membership._directory._store
+        inner: Any = opened._membership._directory._store
         with pytest.raises(StoreAuthError) as caught:
-            store.get("/dev/x", timeout=T)
+            inner.get("/dev/x", timeout=T)
         shown += "".join(traceback.format_exception(caught.value)) + repr(caught.value.context)
-        token = store._client._connection._token
+        token = inner._client._connection._token
     assert token
     for secret in (SECRET, token):
         assert secret not in caplog.text + shown
