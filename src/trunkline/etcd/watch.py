@@ -208,12 +208,14 @@ class Watch:
             self._is_interrupted = True
             self._enqueue(Interruption(reason))
 
-    def deny(self, reason: str) -> None:
-        """Note that the right was taken away, and tell the reader once."""
+    def deny(self, reason: str) -> bool:
+        """Note that the right was taken away, and tell the reader once; return whether this was the first time."""
         self.lose_history()
-        if not self._is_denied:
+        is_news = not self._is_denied
+        if is_news:
             self._is_denied = self._is_interrupted = True
             self._enqueue(Interruption(reason))
+        return is_news
 
     def fail(self, error: StoreError) -> None:
         """End the watch with an error, which :meth:`next` raises after the events before it."""

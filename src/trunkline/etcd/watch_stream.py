@@ -7,7 +7,6 @@ need before they can follow, so that reading never waits for them.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import threading
@@ -93,7 +92,7 @@ class _Attachment:
 
     def next_due(self) -> float | None:
         """Return the seconds after which there is something to send; None if there is nothing to wait for."""
-        deadlines = [deadline for deadline, _ in itertools.islice(self.denied, 1)]
+        deadlines = [self.denied[0][0]] if self.denied else []
         deadlines.extend([self.cancel_at] if self.cancel_at is not None else [])
         return min((left for each in deadlines if (left := each.remaining()) is not None), default=None)
 
@@ -190,7 +189,7 @@ class WatchStream:
                 return
             except StoreError as error:
                 if isinstance(error, StoreAuthError):
-                    self._fail_new(error)
+                    self._deny_all(error)
                 reason = str(error)
             else:
                 reason = self._read(stream, attachment)
@@ -280,12 +279,13 @@ class WatchStream:
                 request, watch = self._next_request(attachment)
                 if request is None and watch is None:
                     attachment.has_requests.clear()
+                    due = attachment.next_due()
             if request is not None:
                 yield request
             elif watch is not None:
                 self._list(watch, attachment)
             else:
-                self._clock.wait(attachment.has_requests, attachment.next_due())
+                self._clock.wait(attachment.has_requests, due)
 
     def _next_request(self, attachment: _Attachment) -> tuple[Any, Watch | None]:
         """Return what to send; or the watch that must list before anything can be sent for it."""
@@ -339,12 +339,18 @@ class WatchStream:
         if not watch.has_history:
             self._fail(watch, error)
             return
-        _log.warning("the watch of %r was denied, and asks again: %s", watch.key, error)
-        watch.deny(str(error))
+        self._tell_denial(watch, error)
         attachment.attach_later(watch, self._clock)
 
-    def _fail_new(self, error: StoreError) -> None:
-        """End those watches that never had the right."""
+    def _deny_all(self, error: StoreError) -> None:
+        """Nobody lets us in: end the watches that never had the right; the others are attached to the next stream."""
         with self._lock:
-            for watch in [watch for watch in self._watches if not watch.has_history]:
-                self._fail(watch, error)
+            for watch in list(self._watches):
+                if watch.has_history:
+                    self._tell_denial(watch, error)
+                else:
+                    self._fail(watch, error)
+
+    def _tell_denial(self, watch: Watch, error: StoreError) -> None:
+        if watch.deny(str(error)):
+            _log.warning("the watch of %r was denied, and asks again: %s", watch.key, error)

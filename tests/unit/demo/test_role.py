@@ -6,6 +6,8 @@ import pytest
 from trunkline.demo.role import Task
 from trunkline.errors import ConfigurationError
 
+TASKS = msgspec.json.Decoder(Task)
+
 
 def test_credentials_reach_the_roles_agent() -> None:
     task = Task(
@@ -17,6 +19,6 @@ def test_credentials_reach_the_roles_agent() -> None:
         devices="lo",
         step_timeout=1,
     )
-    sent = msgspec.json.decode(msgspec.json.encode(task), type=Task)
+    sent = TASKS.decode(msgspec.json.encode(task))
     with pytest.raises(ConfigurationError, match=r"/nowhere/credentials\.toml"):
         sent.open_agent("a")

@@ -9,6 +9,7 @@ import pytest
 from trunkline.clock import SYSTEM_CLOCK
 from trunkline.errors import ClosedError, StoreAuthError
 from trunkline.etcd.value import Interruption, Listing
+from trunkline.etcd.watch import Watch
 from trunkline.etcd.watch_stream import CANCEL_DELAY, DENIAL_PAUSE, WatchStream
 from trunkline.testing.clock import FakeClock
 from trunkline.testing.waiting import eventually
@@ -160,3 +161,51 @@ def test_a_watch_that_never_had_the_right_ends() -> None:
             watch.next(30)
         stream.close()
         assert sent.result(30) is None
+
+
+class RefusingServer(SilentServer):
+    """Lets nobody in for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals: list[StoreAuthError] = []
+        self.pauses = 0
+
+    def open_stream(self, *arguments: Any, **options: Any) -> Any:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return super().open_stream(*arguments, **options)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses += 1
+
+
+def test_who_is_let_in_no_more_tries_again_and_a_new_watch_ends() -> None:
+    listing = Listing((), 5, 1)
+    server = RefusingServer()
+    server.refusals = [StoreAuthError("authentication failed")] * 3
+    stream = WatchStream(cast("Any", server), FakeClock(), lambda *_: listing)
+    known = Watch(b"k", b"", 3, **watch_settings(stream))
+    known.has_history = True
+    stream._watches[known] = None
+    new = stream.open_watch(b"new", b"", 3)
+    with pytest.raises(StoreAuthError, match="authentication failed"):
+        new.next(30)
+    assert server.has_stream.wait(30)
+    assert server.pauses == 3
+    assert next(server.requests).create_request.start_revision == 6
+    assert [known.next(0) for _ in range(3)] == [Interruption("authentication failed"), listing, None]
+    stream.close()
+
+
+def watch_settings(stream: WatchStream) -> dict[str, Any]:
+    def nothing(*_: Any) -> None:
+        pass
+
+    return {
+        "clock": stream._clock,
+        "lock": stream._lock,
+        "check_process": nothing,
+        "on_demand": nothing,
+        "on_close": nothing,
+    }
