@@ -279,7 +279,7 @@ class WatchStream:
                 request, watch = self._next_request(attachment)
                 if request is None and watch is None:
                     attachment.has_requests.clear()
-                    due = attachment.next_due()
+                due = attachment.next_due()
             if request is not None:
                 yield request
             elif watch is not None:
