@@ -41,6 +41,7 @@ _BY_WORDS = {
     "authentication failed": Kind.AUTH,
     "permission denied": Kind.AUTH,
     "too many requests": Kind.UNAVAILABLE,
+    "context deadline exceeded": Kind.TIMED_OUT,  # the server's view of our deadline, sometimes with code UNKNOWN
     "request is too large": Kind.LIMIT,
     "too many operations in txn": Kind.LIMIT,
     "Stream removed": Kind.UNAVAILABLE,  # gRPC's own, with code UNKNOWN, when a connection breaks

@@ -201,4 +201,4 @@ def test_what_others_can_and_can_not_do_with_a_lease(guarded: Guarded, name: str
         delete(stranger, "/dev/x")
         empty = store.grant(30, timeout=T)
         assert stranger.revoke(empty.id, timeout=T)
-        empty.close(0)
+        empty.close(T)

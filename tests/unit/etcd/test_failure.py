@@ -24,6 +24,7 @@ CODE = grpc.StatusCode
         (CODE.UNAVAILABLE, "etcdserver: no leader", StoreUnavailableError),
         (CODE.DEADLINE_EXCEEDED, "Deadline Exceeded", StoreUnavailableError),
         (CODE.UNKNOWN, "Stream removed", StoreUnavailableError),
+        (CODE.UNKNOWN, "context deadline exceeded", StoreUnavailableError),
         (CODE.RESOURCE_EXHAUSTED, "etcdserver: too many requests", StoreUnavailableError),
         (CODE.INVALID_ARGUMENT, "etcdserver: user name is empty", StoreAuthError),
         (CODE.INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID or password", StoreAuthError),
