@@ -17,7 +17,7 @@
     ├── StoreError
     │   ├── NoStoreError              the agent was made without a store
     │   ├── StoreUnavailableError     no endpoint answered in time (retryable, also ConnectionError)
-    │   ├── StoreAuthError            wrong or missing credentials or rights (also PermissionError)
+    │   ├── StoreAuthError            credentials, rights or certificates (also PermissionError)
     │   ├── StoreLimitError           the store refused a request as too large
     │   └── StoreRequestError         the store refused a request
     │       └── RevisionUnavailableError  the store holds that revision no more (or not yet)
@@ -158,7 +158,7 @@ class StoreUnavailableError(StoreError, ConnectionError):
 
 
 class StoreAuthError(StoreError, PermissionError):
-    """Wrong or missing credentials, or a right that is missing."""
+    """Wrong or missing credentials, a right that is missing, or a certificate that one side does not accept."""
 
 
 class StoreLimitError(StoreError):

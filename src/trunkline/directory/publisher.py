@@ -22,6 +22,7 @@ from trunkline.errors import (
     DeadlineError,
     ForkedError,
     SessionLostError,
+    StoreAuthError,
     SupersededError,
     TrunklineError,
 )
@@ -111,6 +112,7 @@ class Publisher:
         self._granted_ttl = ttl
         self._overwritten: set[str] = set()  # keys that somebody else wrote to; the next publication writes them again
         self._lost: str | None = None
+        self._obstacle: str | None = None  # why the latest attempt to come back failed
         self._is_superseded = False
         self._is_closed = False
         self._strangers: dict[str, int] = {}  # keys that were told of, with the revision of that
@@ -149,7 +151,8 @@ class Publisher:
     @property
     def lost(self) -> str | None:
         """Why others can't find the agent at present, or None. It ends by itself, unless the name was taken over."""
-        return self._lost
+        lost, obstacle = self._lost, self._obstacle
+        return lost if lost is None or obstacle is None else f"{lost}; not back yet: {obstacle}"
 
     @property
     def is_superseded(self) -> bool:
@@ -279,7 +282,14 @@ class Publisher:
         except TrunklineError as error:
             if self._is_superseded or isinstance(error, (ClosedError, ForkedError)):
                 return None
-            _log.info("agent %r is not back in the directory yet: %s", self.name, error)
+            is_denied = isinstance(error, StoreAuthError) and self._obstacle is None
+            _log.log(
+                logging.WARNING if is_denied else logging.INFO,
+                "agent %r is not back in the directory yet: %s",
+                self.name,
+                error,
+            )
+            self._obstacle = str(error)
             return self._backoff.next_delay()
         finally:
             self._turn.release()
@@ -295,7 +305,7 @@ class Publisher:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else f"lost: {self._lost}" if self._lost else "open"
+        state = "closed" if self._is_closed else f"lost: {self.lost}" if self.lost else "open"
         return f"<Publisher {self.name!r} {self.incarnation[:8]} {state}>"
 
     @contextmanager
@@ -353,7 +363,7 @@ class Publisher:
                         self._missed.add(self._key.presence)
                         continue
                 else:
-                    self._lost = None
+                    self._lost = self._obstacle = None
                     self._overwritten.difference_update(again)
                     return revision
             self._lost = self._lost or self._reason()
@@ -365,7 +375,7 @@ class Publisher:
                 self._give_up(str(error))
                 raise self._superseded() from error
             _log.info("agent %r is back in the directory, in session number %d", self.name, self._sessions)
-            self._lost = None
+            self._lost = self._obstacle = None
 
     def _open_session(self, deadline: Deadline, *, takeover: bool, is_patient: bool) -> Session:
         """Claim the name on a new lease, and publish everything with it."""
@@ -387,7 +397,7 @@ class Publisher:
     def _give_up(self, reason: str) -> None:
         """Another incarnation has the name: stop for good, and say so."""
         self._is_superseded = True
-        self._lost = f"another agent took the name over: {reason}"
+        self._lost, self._obstacle = f"another agent took the name over: {reason}", None
         _log.warning("agent %r lost its name: %s", self.name, reason)
         if self._session is not None:
             self._session.lease.orphan()

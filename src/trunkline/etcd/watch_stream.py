@@ -34,6 +34,9 @@ CANCEL_DELAY = 0.05
 """Seconds after a watch was closed until the server is told, with all that were closed meanwhile. Nobody waits for it,
 and the sending and the answers would take processor time from whoever just got what the watches were for."""
 
+DENIAL_PAUSE = 2.0
+"""Seconds until a watch whose right was taken away asks again whether it was given back."""
+
 RELIST_SPREAD = 0.5  # seconds over which clients spread their listings after history was lost
 _LIST_TIMEOUT = 60.0
 _NO_WATCH = -1  # the id newer servers give to a watcher they refused to create
@@ -51,6 +54,7 @@ class _Attachment:
         self.awaiting_created: deque[int] = deque()
         self.to_cancel: deque[int] = deque()
         self.cancel_at: Deadline | None = None  # for all in ``to_cancel``
+        self.denied: deque[tuple[Deadline, Watch]] = deque()  # to attach then
         self.is_over = False
         self.has_answered = False
         self.has_paused = False  # before listing again what other clients list too
@@ -83,6 +87,17 @@ class _Attachment:
         """Have a watch taken on by the sender."""
         self.to_attach.append(watch)
         self.has_requests.set()
+
+    def attach_later(self, watch: Watch, clock: Clock) -> None:
+        """Have a watch that was denied taken on after a while."""
+        self.denied.append((Deadline(DENIAL_PAUSE, clock), watch))
+        self.has_requests.set()
+
+    def next_due(self) -> float | None:
+        """Return the seconds after which there is something to send; None if there is nothing to wait for."""
+        deadlines = [self.denied[0][0]] if self.denied else []
+        deadlines.extend([self.cancel_at] if self.cancel_at is not None else [])
+        return min((left for each in deadlines if (left := each.remaining()) is not None), default=None)
 
     def forget(self, watch: Watch) -> int | None:
         """Forget a watch that the server has cancelled; return the id it had."""
@@ -181,10 +196,9 @@ class WatchStream:
                 stream = self._connection.open_stream(WATCH, self._requests(attachment), operation="watch")
             except ClosedError:
                 return
-            except StoreAuthError as error:
-                self._fail_all(error)
-                continue
             except StoreError as error:
+                if isinstance(error, StoreAuthError):
+                    self._deny_all(error)
                 reason = str(error)
             else:
                 reason = self._read(stream, attachment)
@@ -265,7 +279,7 @@ class WatchStream:
             endpoint=stream.channel.endpoint,
             deadline=Deadline(None, self._clock),
         )
-        self._fail(watch, error)
+        self._deny(watch, error, attachment)
 
     def _requests(self, attachment: _Attachment) -> Iterator[Any]:
         """Yield what to send on a stream, until it is over. Runs on gRPC's sender thread."""
@@ -277,13 +291,13 @@ class WatchStream:
                 request, watch = self._next_request(attachment)
                 if request is None and watch is None:
                     attachment.has_requests.clear()
+                due = attachment.next_due()
             if request is not None:
                 yield request
             elif watch is not None:
                 self._list(watch, attachment)
             else:
-                cancel_at = attachment.cancel_at
-                self._clock.wait(attachment.has_requests, None if cancel_at is None else cancel_at.remaining())
+                self._clock.wait(attachment.has_requests, due)
 
     def _check_history(self, attachment: _Attachment) -> None:
         """Have watches list again if the cluster may not be the one that was watched before."""
@@ -310,6 +324,8 @@ class WatchStream:
             if not attachment.to_cancel:
                 attachment.cancel_at = None
             return WATCH.request(cancel_request={"watch_id": watch_id}), None
+        while attachment.denied and attachment.denied[0][0].has_passed:
+            attachment.to_attach.append(attachment.denied.popleft()[1])
         while attachment.to_attach:
             watch = attachment.to_attach.popleft()
             if watch not in self._watches or watch in attachment.ids or watch.is_stalled:
@@ -328,6 +344,9 @@ class WatchStream:
         except (StoreUnavailableError, ClosedError):
             with self._lock:
                 attachment.end()  # its reader goes on from here
+        except StoreAuthError as error:
+            with self._lock:
+                self._deny(watch, error, attachment)
         except StoreError as error:
             with self._lock:
                 self._fail(watch, error)
@@ -347,8 +366,23 @@ class WatchStream:
             for watch in self._watches:
                 watch.interrupt(reason)
 
-    def _fail_all(self, error: StoreError) -> None:
+    def _deny(self, watch: Watch, error: StoreError, attachment: _Attachment) -> None:
+        """End a watch that has no right; one that had it is interrupted, and asks again until it has it again."""
+        if not watch.has_history:
+            self._fail(watch, error)
+            return
+        self._tell_denial(watch, error)
+        attachment.attach_later(watch, self._clock)
+
+    def _deny_all(self, error: StoreError) -> None:
+        """Nobody lets us in: end the watches that never had the right; the others are attached to the next stream."""
         with self._lock:
-            for watch in self._watches:
-                watch.fail(error)
-            self._watches.clear()
+            for watch in list(self._watches):
+                if watch.has_history:
+                    self._tell_denial(watch, error)
+                else:
+                    self._fail(watch, error)
+
+    def _tell_denial(self, watch: Watch, error: StoreError) -> None:
+        if watch.deny(str(error)):
+            _log.warning("the watch of %r was denied, and asks again: %s", watch.key, error)

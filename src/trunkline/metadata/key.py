@@ -80,6 +80,11 @@ def presence_prefix(namespace: str) -> str:
     return f"{namespace}/{_PRESENCE}/"
 
 
+def dotted_range(namespace: str) -> tuple[str, str]:
+    """Return where the keys with dot-names begin, and where they end (exclusive): Trunkline's own, beside NIXL's."""
+    return f"{namespace}/.", f"{namespace}//"  # a slash comes right after a dot
+
+
 def agent_of(namespace: str, key: str) -> str | None:
     """Return the agent to which a key belongs (by marker, label or presence), or None.
 

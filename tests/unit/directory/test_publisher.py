@@ -11,6 +11,7 @@ from trunkline.errors import (
     ClosedError,
     ConfigurationError,
     DeadlineError,
+    StoreAuthError,
     StoreLimitError,
     StoreUnavailableError,
     SupersededError,
@@ -202,6 +203,26 @@ def test_a_lost_lease_is_made_up_for_with_everything_and_nothing_to_load_again(
     assert len({entry.mod_revision for entry in after.values()}) == 1
     assert record(store).labels == labels
     assert session.publish(b"full", catalog=b"c") == after["a/"].mod_revision
+
+
+def test_why_a_lost_name_does_not_come_back_is_told(
+    directory: Directory, store: FaultyStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(ttl: float, **_: object) -> object:
+        raise StoreAuthError("permission denied")
+
+    session = directory.open_publisher("a", incarnation=ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "grant", deny)
+        store.revoke(store.leases[0].id, timeout=1)
+        eventually(lambda: "not back yet: permission denied" in str(session.lost))
+
+    def is_back() -> bool:
+        clock.advance(1)
+        return session.lost is None
+
+    eventually(is_back)
+    assert session.sessions == 2
 
 
 def test_a_lost_lease_is_told(directory: Directory, store: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> None:
