@@ -335,7 +335,8 @@ class NixlAdapter:
 
         Taking events from it, or waiting for one, keeps the peers that were fetched up to date, whether or not they
         match: this happens in the reader's thread, and is done when the event of it is returned. So at the
-        ``PeerJoined`` of a peer that was restarted, transfers to it work again. A store in trouble may hold a
+        ``PeerJoined`` of a peer that was restarted, transfers to it work again (if it has not left again since, of
+        which the next events tell). A store in trouble may hold a
         reader up for some 2 seconds.
 
         Args:

@@ -1,6 +1,6 @@
 """Keeping a NIXL agent's peers as the phone book says they are, in the threads that read the watches.
 
-NIXL is not thread-safe by default (docs/adr/0008), so nothing here calls it from a thread of ours: the observer's
+NIXL is not thread-safe by default (docs/adr/0009), so nothing here calls it from a thread of ours: the observer's
 thread notes which peers something happened to, and whoever takes the next event from a watch brings these up to date.
 """
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from trunkline.agent.record import PeerRecord, record_of_publication
 from trunkline.errors import BackendError, MetadataMismatchError
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
 
     from trunkline.directory.publication import Publication
     from trunkline.directory.view import AgentListing
-    from trunkline.metadata.model import AgentMetadata
+    from trunkline.memory.kind import MemoryKind
+    from trunkline.metadata.model import AgentMetadata, SectionMetadata
     from trunkline.nixl.contract import NixlAgent
 
 _Answer = TypeVar("_Answer")
@@ -182,8 +186,7 @@ class RemoteAgents:
 
     def _change(self, name: str, held: _Held, parts: dict[str, _Part], added: _Part | None = None) -> None:
         """Make these the parts that are loaded of a peer."""
-        now = _offers(parts.values())
-        if any(offer not in now for offer in _offers(held.parts.values())):
+        if not _offers(held.parts.values()) <= _offers(parts.values()):
             self.remove(name)
             self._load_anew(name, replace(held, parts=parts))
             return
@@ -223,17 +226,24 @@ class RemoteAgents:
             log.warning("%s", error)
 
 
-def _offers(parts: Iterable[_Part]) -> set[tuple[object, ...]]:
-    """Return all that parts of a peer's metadata offer, each range with its key, and how the peer is reached."""
-    return {offer for part in parts for offer in _offers_of(part.metadata)}
+def _offers(parts: Iterable[_Part]) -> set[tuple[str, MemoryKind | None, bytes]]:
+    """Return all that parts of a peer's metadata offer: how it is reached, and each range with its key."""
+    offers: set[tuple[str, MemoryKind | None, bytes]] = set()
+    for part in parts:
+        offers.update((backend, None, info) for backend, info in part.metadata.connections.items())
+        for section in part.metadata.sections:
+            offers.update(zip(repeat(section.backend), repeat(section.kind), _records(section)))
+    return offers
 
 
-def _offers_of(metadata: AgentMetadata) -> Iterator[tuple[object, ...]]:
-    yield from metadata.connections.items()
-    for section in metadata.sections:
-        rows = section.segments.tobytes()
-        for number, key in enumerate(section.keys):
-            yield section.backend, section.kind, rows[24 * number : 24 * number + 24], key
+def _records(section: SectionMetadata) -> Iterator[bytes]:
+    """Yield each range with its key, as bytes."""
+    data = np.frombuffer(section.keys.data, np.uint8)
+    for size in np.unique(section.keys.size).tolist():
+        rows = np.flatnonzero(section.keys.size == size)
+        keys = data[section.keys.offset[rows, None] + np.arange(size)]
+        records = np.hstack([np.ascontiguousarray(section.segments[rows]).view(np.uint8), keys])
+        yield from records.view(f"V{records.shape[1]}")[:, 0].tolist()
 
 
 def _is_another(held: _Held, record: PeerRecord) -> bool:

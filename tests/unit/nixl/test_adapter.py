@@ -442,10 +442,11 @@ async def test_in_an_event_loop(bench: Bench, adapter: NixlAdapter, agent: FakeA
     bench.peer()
     adapter.fetch("peer")
     async with adapter.watch() as watch:
-        await asyncio.to_thread(bench.peer, run=2)
+        _, now = await asyncio.to_thread(bench.peer, run=2)
         async for event in watch:
-            if isinstance(event, PeerJoined) and adapter.peer("peer").load == 2:
+            if isinstance(event, PeerJoined) and event.agent.incarnation == now.incarnation:
                 break
+        assert adapter.peer("peer").load == 2
     assert agent.asked == ["add peer", "remove peer", "add peer"]
 
 
