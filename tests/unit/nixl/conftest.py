@@ -18,9 +18,7 @@ from trunkline.testing.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trunkline.directory.event import (
-        DirectoryEvent,
-    )
+    from trunkline.directory.event import DirectoryEvent
     from trunkline.directory.watch import DirectoryWatch
     from trunkline.store.contract import Store
 

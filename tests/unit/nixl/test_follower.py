@@ -39,7 +39,7 @@ def test_a_peer_that_was_restarted_is_loaded_at_the_event(bench: Bench, adapter:
     with adapter.watch() as watch:
         until(watch, PeerJoined, before)
         _, now = bench.peer(run=2)
-        eventually(lambda: adapter.listings()["peer"].incarnation == now.incarnation)
+        eventually(lambda: [each.incarnation for each in adapter.listings().values()] == [now.incarnation])
         assert agent.asked == ["add peer"]  # nothing is done behind the application's back
         *_, left, _ = until(watch, PeerJoined, now)
         assert isinstance(left, PeerLeft)
