@@ -107,7 +107,7 @@ class Agent(PhoneBook):
         self._peers = Peers(name, timeout=timeout)
         try:
             store = store if store is not None else settings.store
-            if store_options and not isinstance(store, str):
+            if store_options and store is None:
                 raise ConfigurationError(f"agent {name!r}: store_options are for a store that is given by its URL")
             if store is not None:
                 from trunkline.agent.membership import Membership

@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from trunkline.directory.directory import Directory
-from trunkline.errors import DeadlineError, TrunklineError
+from trunkline.errors import ConfigurationError, DeadlineError, TrunklineError
 from trunkline.metadata.key import MetadataKey, places
 from trunkline.store.registry import open_store
 
@@ -64,6 +64,8 @@ class Membership:
         self._followed: set[str] = set()  # NIXL's own agents, whose keys are watched one by one
         self._following = threading.Lock()  # guards it; before the observer's lock
         self._turn = threading.Lock()  # so that what is published last is the latest; held while the store works
+        if store_options and not isinstance(store, str):
+            raise ConfigurationError(f"agent {name!r}: store_options are for a store that is given by its URL")
         with contextlib.ExitStack() as cleanup:
             opened = cleanup.enter_context(open_store(store, **store_options)) if isinstance(store, str) else store
             self._directory = Directory(opened, namespace=namespace, clock=clock)

@@ -34,6 +34,7 @@ def adapt(
     nixl_agent: NixlAgent,
     *,
     store: str | Store | None = None,
+    store_options: Mapping[str, Any] | None = None,
     name: str | None = None,
     namespace: str | None = None,
     attributes: Mapping[str, str] | None = None,
@@ -51,6 +52,7 @@ def adapt(
         nixl_agent: NVIDIA's ``nixl_agent``.
         store: Where agents find each other: a URL (``etcd://host:2379``), or an open Store, which stays the caller's.
             Without it ``NIXL_ETCD_ENDPOINTS`` counts.
+        store_options: What a URL is opened with, as for ``Agent``: credentials.
         name: The agent's name, where it has no attribute ``name``.
         namespace: Key prefix that separates deployments; else ``NIXL_ETCD_NAMESPACE``, else ``/nixl/agents/``, as for
             NIXL itself.
@@ -70,6 +72,7 @@ def adapt(
     return NixlAdapter(
         nixl_agent,
         store=store,
+        store_options=store_options,
         name=name,
         namespace=namespace,
         attributes=attributes,
@@ -99,6 +102,7 @@ class NixlAdapter:
         nixl_agent: NixlAgent,
         *,
         store: str | Store | None,
+        store_options: Mapping[str, Any] | None,
         name: str | None,
         namespace: str | None,
         attributes: Mapping[str, str] | None,
@@ -130,6 +134,7 @@ class NixlAdapter:
             self.name,
             store,
             namespace,
+            store_options=store_options or {},
             incarnation=self.incarnation,
             ttl=settings.session_ttl if ttl is None else ttl,
             attributes=dict(attributes or {}),
