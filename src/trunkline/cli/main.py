@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from trunkline.cli.agents import agents
 from trunkline.cli.demo import demo
+from trunkline.cli.doctor import doctor
 from trunkline.cli.etcd import etcd
+from trunkline.cli.gc import gc
 from trunkline.cli.offer import offer
+from trunkline.cli.ping import ping
+from trunkline.cli.show import show
 from trunkline.cli.take import take
 from trunkline.cli.terminal import escape
 from trunkline.cli.wait import wait
+from trunkline.cli.watch import watch
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:
@@ -52,7 +58,7 @@ def trunkline(
     """Moves tensors, KV cache and files between processes: find a peer by name, read its memory directly."""
 
 
-for command in (offer, take, wait, demo, etcd):
+for command in (offer, take, wait, agents, show, watch, ping, doctor, gc, demo, etcd):
     app.command()(command)
 
 

@@ -46,3 +46,24 @@ def find_store(url: str | None) -> Iterator[FoundStore]:
     with LocalEtcd.acquire() as local:
         typer.echo(f"No --store was given: using the etcd of this machine and user at {local.endpoint}", err=True)
         yield FoundStore(local.endpoint, is_given=False)
+
+
+def require_store(url: str | None) -> str:
+    """Return the given store, else the etcd of this machine and user if one runs. Starts nothing.
+
+    Raises:
+        NoStoreError: There is none; says what to give.
+    """
+    if url is not None:
+        return url
+    from trunkline.errors import NoStoreError
+    from trunkline.etcd.local import running_endpoint
+
+    endpoint = running_endpoint()
+    if endpoint is None:
+        raise NoStoreError(
+            "there is no store to look at: give --store etcd://HOST:2379 or set NIXL_ETCD_ENDPOINTS (no etcd of this "
+            "machine and user runs, and none is started to look at it)"
+        )
+    typer.echo(f"No --store was given: looking at the etcd of this machine and user at {endpoint}", err=True)
+    return endpoint

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trunkline.cli.main import app
-from trunkline.cli.wait import SHOWN_NAMES, describe, facts, progress, state
+from trunkline.cli.wait import SHOWN_NAMES, describe, progress, state
 from trunkline.directory.directory import Directory
 from trunkline.directory.event import PeerJoined, StoreLost, Synced
 from trunkline.directory.gathering import Gathering
@@ -196,7 +196,3 @@ def test_the_progress_in_words() -> None:
     assert progress(gathering) == "0 there"
     gathering.apply(StoreLost("etcd\nis away"))
     assert progress(gathering) == r"the store does not answer: etcd\nis away"
-
-
-def test_facts_of_an_unreadable_record_are_few() -> None:
-    assert facts(listing("new", is_readable=False))["attributes"] == {}
