@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trunkline.errors import FileError
 from trunkline.inspection.facts import agent_facts, report_facts
+from trunkline.metadata.key import MetadataKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,12 +109,13 @@ def versions() -> dict[str, str]:
 
 
 def key_facts(overview: Overview) -> list[dict[str, Any]]:
-    """Return each key's name, revision and lease, and its size where a record says it."""
-    sizes = {
-        f"{agent.namespace}/{agent.name}/{label}": size
-        for agent in overview.agents
-        for label, size in agent.labels.items()
-    }
+    """Return each key's name, revision and lease, and its size where that is known without reading it."""
+    sizes: dict[str, int | None] = {}
+    for agent in overview.agents:
+        key = MetadataKey(agent.namespace, agent.name)
+        sizes[key.presence] = agent.record_size
+        sizes[key.catalog] = agent.catalog_size
+        sizes |= {key.agent_prefix + label: size for label, size in agent.labels.items()}
     remaining = {agent.lease: agent.lease_remaining for agent in overview.agents if agent.lease}
     entries = [*(key.entry for key in overview.keyspace.keys), *overview.keyspace.others]
     return [

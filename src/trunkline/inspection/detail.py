@@ -12,7 +12,7 @@ from trunkline.errors import AgentNotFoundError, ConfigurationError, MetadataErr
 from trunkline.inspection.overview import AgentOverview, memory_by_kind, read_overview
 from trunkline.metadata.catalog import Catalog, decode_catalog
 from trunkline.metadata.codec import decode
-from trunkline.metadata.key import DEFAULT_LABEL
+from trunkline.metadata.key import DEFAULT_LABEL, MetadataKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,7 @@ def read_detail(store: Store, namespace: str, name: str, *, timeout: float | Non
         ConfigurationError: No agent can be called that.
         StoreError: The store failed.
     """
+    MetadataKey(namespace, name)  # refuses what can't be a name
     deadline = Deadline(timeout)
     directory = Directory(store, namespace=namespace)
     overview = read_overview(store, namespace, pattern=_literal(name), memory_budget=0, timeout=timeout)

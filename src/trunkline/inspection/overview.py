@@ -30,7 +30,7 @@ MEMORY_BUDGET = 16 << 20
 """Bytes of metadata that an overview reads at most to say how much memory agents offer."""
 
 UNKNOWN_SIZE_BATCH = 16
-"""How many values are read at once if their sizes are not known: at most 24 MiB with etcd's usual limit."""
+"""How many values whose sizes are not known are read at once without a budget: 24 MiB with etcd's usual limit."""
 
 _VALUE_LIMIT = 3 << 19  # etcd's usual limit of a value
 
@@ -53,6 +53,8 @@ class AgentOverview:
         age: Seconds since then by this machine's clock; None where that is not said.
         backends: Names of its backends.
         labels: Bytes published under each label; None where that is not known.
+        record_size: Bytes of its presence record; 0 for none.
+        catalog_size: Bytes of its catalog; 0 for none.
         attributes: Free pairs that it published.
         memory: Bytes of memory that it offers, by kind; None if that was not read, or can't be.
         lease: The lease of its record; 0 for none.
@@ -73,6 +75,8 @@ class AgentOverview:
     age: float | None = None
     backends: tuple[str, ...] = ()
     labels: Mapping[str, int | None] = field(default_factory=dict)
+    record_size: int = 0
+    catalog_size: int = 0
     attributes: Mapping[str, str] = field(default_factory=dict)
     memory: Mapping[str, int] | None = None
     lease: int = NO_LEASE
@@ -159,7 +163,14 @@ def _describe(
         is_there = labels or any(key.kind is KeyKind.MARKER and not key.is_leased for key in keys)
         state = "no lease" if labels else "unpublished"
         return AgentOverview(name, place, state, is_nixl=True, labels=labels, revision=revision) if is_there else None
-    bare = AgentOverview(name, place, "broken", lease=record.lease, revision=max(revision, record.mod_revision))
+    bare = AgentOverview(
+        name,
+        place,
+        "broken",
+        record_size=len(record.value),
+        lease=record.lease,
+        revision=max(revision, record.mod_revision),
+    )
     try:
         presence = decode_presence(record.value)
     except MetadataDecodeError:
@@ -180,6 +191,7 @@ def _fill(bare: AgentOverview, presence: Presence, now: float) -> AgentOverview:
         age=max(0.0, now - presence.opened_at) if presence.opened_at else None,
         backends=presence.backends,
         labels={label: record.size for label, record in presence.labels.items()},
+        catalog_size=0 if presence.catalog is None else presence.catalog.size,
         attributes=presence.attributes,
         ttl=presence.ttl,
     )
@@ -191,7 +203,8 @@ def _read_metadata(
     """Return the agents whose metadata was read, with what it says."""
     found: dict[tuple[str, str], AgentOverview] = {}
     spent = 0
-    for batch in _batches([agent for agent in agents if agent.labels and budget != 0]):
+    largest = UNKNOWN_SIZE_BATCH * _VALUE_LIMIT if budget is None else budget // 4
+    for batch in _batches([agent for agent in agents if agent.labels and budget != 0], largest):
         known = sum(size or 0 for agent in batch for size in agent.labels.values())
         if budget is not None and spent + known > budget:
             continue
@@ -210,8 +223,8 @@ def _read_metadata(
     return found
 
 
-def _batches(agents: Sequence[AgentOverview]) -> Iterator[list[AgentOverview]]:
-    """Divide agents into those whose metadata is read at once, the small ones first."""
+def _batches(agents: Sequence[AgentOverview], largest: int) -> Iterator[list[AgentOverview]]:
+    """Divide agents into those whose metadata is read at once, at most so many bytes of it, the small ones first."""
 
     def size(agent: AgentOverview) -> int:
         return sum(_VALUE_LIMIT if known is None else known for known in agent.labels.values())
@@ -219,7 +232,7 @@ def _batches(agents: Sequence[AgentOverview]) -> Iterator[list[AgentOverview]]:
     batch: list[AgentOverview] = []
     keys = total = 0
     for agent in sorted(agents, key=size):
-        fits = keys + len(agent.labels) <= MAX_READS and total + size(agent) <= UNKNOWN_SIZE_BATCH * _VALUE_LIMIT
+        fits = keys + len(agent.labels) <= MAX_READS and total + size(agent) <= largest
         if batch and not fits:
             yield batch
             batch, keys, total = [], 0, 0

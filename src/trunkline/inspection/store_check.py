@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,8 +27,6 @@ MAX_SKEW = 5.0
 
 CERTIFICATE_MARGIN = 14 * 86_400.0
 """Seconds before a certificate's end from which on that is told."""
-
-_LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def check_endpoints(members: list[Member]) -> list[Finding]:
 def check_tls(config: EtcdConfig, timeout: float) -> list[Finding]:
     """Whether what goes to etcd can be read or changed on the way, and for how long certificates last."""
     name = "tls"
-    far = [endpoint for endpoint in config.endpoints if not endpoint.startswith(_LOOPBACK)]
+    far = [endpoint for endpoint in config.endpoints if not _is_on_loopback(endpoint)]
     if not config.is_secure:
         if not far:
             return [ok(name, "not used, and all endpoints are on loopback")]
@@ -238,7 +238,14 @@ def _look(config: EtcdConfig, key: bytes, timeout: float) -> None:
 
 
 def _open_to_all(config: EtcdConfig) -> Finding:
-    if all(endpoint.startswith(_LOOPBACK) for endpoint in config.endpoints):
+    if all(_is_on_loopback(endpoint) for endpoint in config.endpoints):
         return ok("auth", "not used, and all endpoints are on loopback: every user of this machine may do everything")
     message = "not used: everybody who reaches this etcd can read and write the memory of all agents"
     return warning("auth", message, "switch it on, and give agents users of their own")
+
+
+def _is_on_loopback(endpoint: str) -> bool:
+    host = endpoint.rpartition(":")[0].strip("[]")
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -32,14 +32,6 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["wait", "--store", STORE, "--timeout", "0", *arguments])
 
 
-@pytest.fixture(autouse=True)
-def keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ignore(*_: Any) -> None:
-        pass
-
-    monkeypatch.setattr("trunkline.cli.main.signal.signal", ignore)
-
-
 @pytest.fixture
 def store() -> Iterator[Store]:
     with open_store(STORE) as store:
