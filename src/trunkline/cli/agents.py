@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 HEADER = ("NAME", "HOST", "PID", "AGE", "STATE", "BACKENDS", "LABELS", "MEMORY", "ATTRIBUTES", "LEASE")
 
-INTERVAL = 2.0
-"""Seconds between two looks of ``--watch``, or five times what a look takes, if that is more."""
-
 
 def agents(
     pattern: Pattern = "*",
@@ -35,6 +32,12 @@ def agents(
         ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
+    interval: Annotated[
+        float,
+        typer.Option(
+            min=0.1, max=3600, metavar="SECONDS", help="Between two looks of --watch, or five times what one takes."
+        ),
+    ] = 2.0,
     as_json: AsJson = False,
     timeout: StoreTimeout = 10.0,
     store: GivenStore = None,
@@ -62,7 +65,7 @@ def agents(
             )
 
         if watch:
-            _watch(read, as_json=as_json)
+            _watch(read, interval, as_json=as_json)
             return
         overview = read()
     if as_json:
@@ -106,7 +109,7 @@ def _to_json(overview: Overview) -> str:
     return json.dumps([agent_facts(agent) for agent in overview.agents])
 
 
-def _watch(read: Callable[[], Overview], *, as_json: bool) -> None:
+def _watch(read: Callable[[], Overview], interval: float, *, as_json: bool) -> None:
     """Show how things stand, on a terminal in place, else each time that something other than time has changed."""
     from rich.console import Group
     from rich.live import Live
@@ -133,7 +136,7 @@ def _watch(read: Callable[[], Overview], *, as_json: bool) -> None:
             elif overview is not None and state != last:
                 typer.echo(_to_json(overview) if as_json else f"{format_table(HEADER, rows(overview))}\n")
             last = state
-            time.sleep(max(INTERVAL, 5 * (time.monotonic() - began)))
+            time.sleep(max(interval, 5 * (time.monotonic() - began)))
 
 
 def _timeless(agent: AgentOverview) -> AgentOverview:

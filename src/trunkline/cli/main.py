@@ -18,7 +18,7 @@ from trunkline.cli.offer import offer
 from trunkline.cli.ping import ping
 from trunkline.cli.show import show
 from trunkline.cli.take import take
-from trunkline.cli.terminal import escape
+from trunkline.cli.terminal import escape, escape_logs
 from trunkline.cli.wait import wait
 from trunkline.cli.watch import watch
 from trunkline.errors import TrunklineError
@@ -38,7 +38,8 @@ class CommandGroup(TyperGroup):
     def invoke(self, ctx: Context) -> Any:  # type: ignore[override] # typer's own Context
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            return super().invoke(ctx)
+            with escape_logs():
+                return super().invoke(ctx)
         except TrunklineError as error:
             if ctx.params.get("verbose"):
                 typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)

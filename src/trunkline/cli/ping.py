@@ -39,14 +39,14 @@ def ping(
 
     with open_store(require_store(store)) as opened:
         found = probe(opened, namespace or DEFAULT_NAMESPACE, name, count=count, devices=devices, timeout=timeout)
-    typer.echo(json.dumps(probe_facts(found)) if as_json else escape_lines(found, opened.url))
+    typer.echo(json.dumps(probe_facts(found)) if as_json else describe(found, opened.url))
     if found.error is not None:
         if not as_json:
             raise found.error
         raise typer.Exit(1)
 
 
-def escape_lines(found: Probe, url: str) -> str:
+def describe(found: Probe, url: str) -> str:
     """Return what was measured in lines fit for a terminal."""
     who = "one of NIXL's own" if found.is_nixl else f"pid {found.pid} on {found.host}"
     lines = [f"{found.name}: {who}", f"store:      {url}, {_times(found.control, 1e3, 'ms')}"]

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from benchmarks.fleet import Account
 from tests.unit.inspection.conftest import blob
+from typer.testing import CliRunner
 
 from trunkline import Agent, Directory, open_store
+from trunkline.cli.main import app
 from trunkline.store.contract import Put, Transaction
 from trunkline.testing.etcd import EtcdServer, etcd_binaries
 
@@ -59,43 +61,52 @@ def put(store: Store, key: str, value: bytes = b"x") -> None:
     store.transact(Transaction((), (Put(key, value),)), timeout=10)
 
 
+@pytest.fixture
+def keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that run within the test's process leave its signals alone."""
+    monkeypatch.setattr("trunkline.cli.main.signal.signal", lambda *_: None)
+
+
 def ended(done: subprocess.CompletedProcess[str], status: int = 0) -> str:
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
 
 
-def test_no_command_writes_anything(agent: Agent, theirs: str, commands: Commands, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("keep_signals")
+def test_no_command_writes_anything(commands: Commands, tmp_path: Path) -> None:
     """No key, no revision, no lease: etcd's members agreed on no write at all. (Refreshing a lease is none.)"""
-    with EtcdServer(tmp_path / "etcd", binary=etcd_binaries()[0]).start() as server:
-        with (
-            open_store(server.endpoint) as own,
-            Agent("ours", store=own, namespace="/prod", devices="lo", ttl=600) as other,
+    with (
+        EtcdServer(tmp_path / "etcd", binary=etcd_binaries()[0]).start() as server,
+        open_store(server.endpoint) as own,
+        Agent("ours", store=own, namespace="/prod", devices="lo", ttl=600) as other,
+    ):
+        other.register(bytearray(4096), name="kv")
+        other.publish()
+        put(own, "/prod/theirs/metadata", blob("theirs", 4096))
+        put(own, "/prod/.chunks/gone/0")
+        keys = own.list("", keys_only=True, timeout=10)
+        before = Account.of(server.endpoint)
+        where = ["--store", server.endpoint, "--namespace", "/prod"]
+        for command in (
+            ("agents",),
+            ("show", "ours"),
+            ("show", "theirs"),
+            ("ping", "ours", "--devices", "lo"),
+            ("doctor", "--devices", "lo", "--bundle", str(tmp_path / "bundle.tar.gz")),
+            ("gc", "--nixl-agents", "*"),
         ):
-            other.register(bytearray(4096), name="kv")
-            other.publish()
-            put(own, "/prod/theirs/metadata", blob("theirs", 4096))
-            put(own, "/prod/.chunks/gone/0")
-            keys = own.list("", keys_only=True, timeout=10)
-            before = Account.of(server.endpoint)
-            where = ("--store", server.endpoint, "--namespace", "/prod")
-            for command in (
-                ("agents",),
-                ("show", "ours"),
-                ("show", "theirs"),
-                ("ping", "ours", "--devices", "lo"),
-                ("doctor", "--devices", "lo", "--bundle", str(tmp_path / "bundle.tar.gz")),
-                ("gc", "--nixl-agents", "*"),
-            ):
-                assert ended(commands.run(*command, *where))
-            watching = commands.start("watch", *where)
-            assert watching.stdout is not None
-            while "synced" not in watching.stdout.readline():
-                pass
-            watching.send_signal(signal.SIGINT)
-            assert watching.wait(30) == 130
-            after = Account.of(server.endpoint)
-            assert own.list("", keys_only=True, timeout=10) == keys
+            result = CliRunner().invoke(app, [*command, *where])
+            assert result.exit_code == 0, result.output
+            assert result.stdout
+        watching = commands.start("watch", *where)
+        assert watching.stdout is not None
+        while "synced" not in watching.stdout.readline():
+            pass
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 130
+        after = Account.of(server.endpoint)
+        assert own.list("", keys_only=True, timeout=10) == keys
     assert (after.revision, after.proposals) == (before.revision, before.proposals)
 
 
@@ -111,17 +122,17 @@ def test_who_is_there(agent: Agent, theirs: str, commands: Commands) -> None:
 def test_a_pipe_gets_whole_lines_and_a_terminal_no_commands(store: Store, commands: Commands, namespace: str) -> None:
     name = "a\u202eb[red]" + "c" * 150
     with Directory(store, namespace=namespace).open_publisher(
-        name, incarnation="1" * 32, attributes={"x": "\x1b[2J" + "y" * 200}
+        name, incarnation="1" * 32, attributes={"x": "\x1b[2J" + "z" * 200}
     ) as publisher:
         publisher.publish(blob(name, 4096))
         plain = ended(commands.run("agents"))
         assert len(plain.splitlines()) == 2
-        assert r"x=\x1b[2J" + "y" * 200 in plain
+        assert r"x=\x1b[2J" + "z" * 200 in plain
         assert "c" * 150 in plain
         shown = on_terminal(commands, "agents")
     assert "\u202e" not in shown
     assert "\x1b[2J" not in shown
-    assert shown.count("y") == 200
+    assert shown.count("z") == 200
 
 
 def on_terminal(commands: Commands, *arguments: str) -> str:
@@ -157,7 +168,7 @@ def test_one_that_answers_is_read(agent: Agent, commands: Commands) -> None:
     assert found["connect_us"] > 0
     said = ended(commands.run("ping", "ours", "--devices", "lo"))
     assert f"ours: pid {os.getpid()} on " in said
-    assert agent.peers == ()
+    assert len(agent.peers()) == 0
 
 
 def test_one_that_offers_no_memory_is_connected_to(etcd_endpoint: str, namespace: str, commands: Commands) -> None:
@@ -173,9 +184,6 @@ def test_one_that_died_does_not_answer(store: Store, namespace: str, commands: C
         dead.register(bytearray(4096))
         metadata = dead.local_metadata()
     put(store, f"{namespace}/dead/metadata", metadata)
-    done = commands.run("ping", "dead", "--devices", "lo", "--timeout", 5)
-    assert "store: " in ended(done, 1)
-    assert "dead" in done.stderr
     assert json.loads(ended(commands.run("ping", "dead", "--devices", "lo", "--timeout", 5, "--json"), 1))["error"]
     done = commands.run("ping", "nobody", "--timeout", 0.5)
     assert "'nobody'" in done.stderr
@@ -204,7 +212,7 @@ def test_watch_tells_what_happens(store: Store, namespace: str, commands: Comman
 
 
 def test_the_table_is_printed_again_when_it_changes(store: Store, namespace: str, commands: Commands) -> None:
-    watching = commands.start("agents", "--watch", "--json")
+    watching = commands.start("agents", "--watch", "--interval", 0.1, "--json")
     assert watching.stdout is not None
     assert json.loads(watching.stdout.readline()) == []
     with Directory(store, namespace=namespace).open_publisher("a", incarnation="1" * 32):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
 from trunkline import open_store
+from trunkline.cli.main import app
 from trunkline.inspection.garbage import Reason, collect, find_left_over
 from trunkline.metadata.key import NIXL_NAMESPACE
 
@@ -26,17 +26,12 @@ SIZE = 9 << 20
 def run(etcd_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run a command with no namespace set, and return what its JSON says."""
     monkeypatch.delenv("NIXL_ETCD_NAMESPACE", raising=False)
+    monkeypatch.setattr("trunkline.cli.main.signal.signal", lambda *_: None)
 
     def command(*arguments: str, status: int = 0) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-m", "trunkline", *arguments, "--store", etcd_endpoint, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return json.loads(done.stdout)
+        result = CliRunner().invoke(app, [*arguments, "--store", etcd_endpoint, "--json"])
+        assert result.exit_code == status, result.output
+        return json.loads(result.stdout)
 
     return command
 

@@ -141,6 +141,14 @@ def test_a_name_is_one_line_that_does_nothing_to_a_terminal(name: str, store: St
         assert json.loads(run("--json").stdout)[0]["attributes"] == {"x": "\x1b[2J"}
 
 
+def test_a_warning_about_a_record_does_nothing_to_a_terminal(store: Store, nixl: str) -> None:
+    store.transact(Transaction((), (Put("/nixl/agents/.presence/a\u202eb", b"nonsense"),)), timeout=1)
+    result = run()
+    assert result.stdout == f"{nixl}\n"
+    assert r"ignoring the record /nixl/agents/.presence/a\u202eb" in result.stderr
+    assert "\u202e" not in result.output
+
+
 def test_another_namespace_has_other_agents(store: Store) -> None:
     with Directory(store, namespace="/other").open_publisher("a", incarnation="1" * 32) as publisher:
         publisher.publish(b"metadata")
