@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.cli.conftest import Commands
+    from typer.testing import Result
 
     from trunkline.store.contract import Store
 
@@ -61,20 +62,28 @@ def put(store: Store, key: str, value: bytes = b"x") -> None:
     store.transact(Transaction((), (Put(key, value),)), timeout=10)
 
 
+class Runner:
+    """Runs commands within the test's process, which saves their start."""
+
+    def __init__(self, environment: dict[str, str | None]) -> None:
+        self.environment = environment
+
+    def __call__(self, *arguments: object) -> Result:
+        return CliRunner().invoke(app, list(map(str, arguments)), env=self.environment)
+
+
 @pytest.fixture
-def keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that run within the test's process leave its signals alone."""
+def run(etcd_endpoint: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Runner:
     monkeypatch.setattr("trunkline.cli.main.signal.signal", lambda *_: None)
+    return Runner({"NIXL_ETCD_ENDPOINTS": etcd_endpoint, "NIXL_ETCD_NAMESPACE": namespace})
 
 
-def ended(done: subprocess.CompletedProcess[str], status: int = 0) -> str:
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
+def ended(result: Result, status: int = 0) -> str:
+    assert result.exit_code == status, result.output
+    return result.stdout
 
 
-@pytest.mark.usefixtures("keep_signals")
-def test_no_command_writes_anything(commands: Commands, tmp_path: Path) -> None:
+def test_no_command_writes_anything(commands: Commands, run: Runner, tmp_path: Path) -> None:
     """No key, no revision, no lease: etcd's members agreed on no write at all. (Refreshing a lease is none.)"""
     with (
         EtcdServer(tmp_path / "etcd", binary=etcd_binaries()[0]).start() as server,
@@ -110,8 +119,8 @@ def test_no_command_writes_anything(commands: Commands, tmp_path: Path) -> None:
     assert (after.revision, after.proposals) == (before.revision, before.proposals)
 
 
-def test_who_is_there(agent: Agent, theirs: str, commands: Commands) -> None:
-    found = {each["name"]: each for each in json.loads(ended(commands.run("agents", "--json")))}
+def test_who_is_there(agent: Agent, theirs: str, run: Runner) -> None:
+    found = {each["name"]: each for each in json.loads(ended(run("agents", "--json")))}
     assert (found["ours"]["pid"], found["ours"]["attributes"]) == (os.getpid(), {"role": "decode"})
     assert found["ours"]["memory"] == {"DRAM": 4096}
     assert 0 < found["ours"]["lease_remaining"] <= found["ours"]["ttl"] == 30
@@ -125,7 +134,7 @@ def test_a_pipe_gets_whole_lines_and_a_terminal_no_commands(store: Store, comman
         name, incarnation="1" * 32, attributes={"x": "\x1b[2J" + "z" * 200}
     ) as publisher:
         publisher.publish(blob(name, 4096))
-        plain = ended(commands.run("agents"))
+        plain = commands.run("agents").stdout
         assert len(plain.splitlines()) == 2
         assert r"x=\x1b[2J" + "z" * 200 in plain
         assert "c" * 150 in plain
@@ -159,33 +168,33 @@ def on_terminal(commands: Commands, *arguments: str) -> str:
     return shown.decode()
 
 
-def test_one_that_answers_is_read(agent: Agent, commands: Commands) -> None:
-    found = json.loads(ended(commands.run("ping", "ours", "--devices", "lo", "--json", "-n", 3)))
+def test_one_that_answers_is_read(agent: Agent, run: Runner) -> None:
+    found = json.loads(ended(run("ping", "ours", "--devices", "lo", "--json", "-n", 3)))
     assert (len(found["store_us"]), len(found["read_us"])) == (3, 3)
     assert (found["read_bytes"], found["memory_kind"], found["error"]) == (8, "DRAM", None)
     assert found["transports"]
     assert min(found["read_us"]) > 0
     assert found["connect_us"] > 0
-    said = ended(commands.run("ping", "ours", "--devices", "lo"))
+    said = ended(run("ping", "ours", "--devices", "lo"))
     assert f"ours: pid {os.getpid()} on " in said
     assert len(agent.peers()) == 0
 
 
-def test_one_that_offers_no_memory_is_connected_to(etcd_endpoint: str, namespace: str, commands: Commands) -> None:
+def test_one_that_offers_no_memory_is_connected_to(etcd_endpoint: str, namespace: str, run: Runner) -> None:
     with Agent("bare", store=etcd_endpoint, namespace=namespace, devices="lo") as bare:
         bare.publish()
-        said = ended(commands.run("ping", "bare", "--devices", "lo"))
+        said = ended(run("ping", "bare", "--devices", "lo"))
     assert "it offers no memory that could be read" in said
 
 
-def test_one_that_died_does_not_answer(store: Store, namespace: str, commands: Commands) -> None:
+def test_one_that_died_does_not_answer(store: Store, namespace: str, run: Runner) -> None:
     """Its keys are there, as those of NIXL's agents stay."""
     with Agent("dead", devices="lo", store="memory://elsewhere") as dead:
         dead.register(bytearray(4096))
         metadata = dead.local_metadata()
     put(store, f"{namespace}/dead/metadata", metadata)
-    assert json.loads(ended(commands.run("ping", "dead", "--devices", "lo", "--timeout", 5, "--json"), 1))["error"]
-    done = commands.run("ping", "nobody", "--timeout", 0.5)
+    assert json.loads(ended(run("ping", "dead", "--devices", "lo", "--timeout", 5, "--json"), 1))["error"]
+    done = run("ping", "nobody", "--timeout", 0.5)
     assert "'nobody'" in done.stderr
     assert ended(done, 1) == ""
 
@@ -223,17 +232,17 @@ def test_the_table_is_printed_again_when_it_changes(store: Store, namespace: str
     assert watching.wait(30) == 130
 
 
-def findings(done: subprocess.CompletedProcess[str]) -> dict[str, list[dict[str, str]]]:
+def findings(done: Result) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for finding in json.loads(done.stdout)["findings"]:
         found.setdefault(finding["check"], []).append(finding)
     return found
 
 
-def test_doctor_of_a_healthy_deployment(agent: Agent, commands: Commands) -> None:
-    done = commands.run("doctor", "--json", "--devices", "lo", "--timeout", 20)
+def test_doctor_of_a_healthy_deployment(agent: Agent, run: Runner) -> None:
+    done = run("doctor", "--json", "--devices", "lo", "--timeout", 20)
     found = findings(done)
-    assert done.returncode == 0, done.stdout
+    assert done.exit_code == 0, done.stdout
     assert set(found) == {
         *("endpoint", "tls", "auth", "version", "space", "clock", "namespace", "leases", "agents"),
         *("environment", "ucx", "ptrace", "limits"),
@@ -244,9 +253,9 @@ def test_doctor_of_a_healthy_deployment(agent: Agent, commands: Commands) -> Non
     assert "8 bytes between two agents" in found["ucx"][1]["message"]
 
 
-def test_doctor_of_a_store_that_does_not_answer(commands: Commands, tmp_path: Path) -> None:
+def test_doctor_of_a_store_that_does_not_answer(run: Runner, tmp_path: Path) -> None:
     path = tmp_path / "bundle.tar.gz"
-    done = commands.run("doctor", "--store", "etcd://127.0.0.1:1", "--timeout", 0.5, "--bundle", path)
+    done = run("doctor", "--store", "etcd://127.0.0.1:1", "--timeout", 0.5, "--bundle", path)
     assert "problem  endpoint" in ended(done, 1)
     assert "→ is etcd running there" in done.stdout
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -256,11 +265,11 @@ def test_doctor_of_a_store_that_does_not_answer(commands: Commands, tmp_path: Pa
         }
 
 
-def test_doctor_without_a_store(commands: Commands, tmp_path: Path) -> None:
-    commands.environment.pop("NIXL_ETCD_ENDPOINTS")
-    commands.environment["XDG_RUNTIME_DIR"] = str(tmp_path)
-    found = findings(done := commands.run("doctor", "--json", "--devices", "lo", "--timeout", 20))
-    assert done.returncode == 1
+def test_doctor_without_a_store(run: Runner, tmp_path: Path) -> None:
+    run.environment["NIXL_ETCD_ENDPOINTS"] = None
+    run.environment["XDG_RUNTIME_DIR"] = str(tmp_path)
+    found = findings(done := run("doctor", "--json", "--devices", "lo", "--timeout", 20))
+    assert done.exit_code == 1
     assert "NIXL_ETCD_ENDPOINTS" in found["endpoint"][0]["advice"]
     assert found["ucx"][0]["severity"] == "ok"
 
@@ -292,14 +301,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
         yield server
 
 
-def test_an_observer_sees_all_and_its_password_is_nowhere(
-    guarded: EtcdServer, commands: Commands, tmp_path: Path
-) -> None:
-    commands.environment |= {"ETCDCTL_USER": f"eva:{PASSWORD}", "NIXL_ETCD_NAMESPACE": "/prod"}
+def test_an_observer_sees_all_and_its_password_is_nowhere(guarded: EtcdServer, run: Runner, tmp_path: Path) -> None:
+    run.environment |= {"ETCDCTL_USER": f"eva:{PASSWORD}", "NIXL_ETCD_NAMESPACE": "/prod"}
     where = ("--store", guarded.endpoint)
-    assert json.loads(ended(commands.run("agents", "--json", *where)))[0]["name"] == "theirs"
+    assert json.loads(ended(run("agents", "--json", *where)))[0]["name"] == "theirs"
     path = tmp_path / "bundle.tar.gz"
-    done = commands.run("doctor", "--json", "--devices", "lo", "--timeout", 10, "--bundle", path, *where)
+    done = run("doctor", "--json", "--devices", "lo", "--timeout", 10, "--bundle", path, *where)
     found = findings(done)
     assert found["auth"] == [
         {
@@ -315,10 +322,10 @@ def test_an_observer_sees_all_and_its_password_is_nowhere(
     for said in (done.stdout, done.stderr, content.decode(), json.dumps(done.stdout)):
         assert PASSWORD not in said
         assert json.dumps(PASSWORD)[1:-1] not in said
-    refused = commands.run("gc", "--nixl-agents", "*", "--apply", *where)
+    refused = run("gc", "--nixl-agents", "*", "--apply", *where)
     assert "permission denied" in refused.stderr
     assert ended(refused, 1) == ""
-    elsewhere = findings(commands.run("doctor", "--json", "--devices", "lo", "--namespace", "/dev", *where))
+    elsewhere = findings(run("doctor", "--json", "--devices", "lo", "--namespace", "/dev", *where))
     assert elsewhere["auth"][0]["severity"] == "problem"
     assert "namespace" not in elsewhere
 
@@ -333,7 +340,7 @@ def test_a_thousand_agents_are_listed(etcd_endpoint: str, commands: Commands) ->
         ]
         for publisher in publishers:
             publisher.publish(blob(publisher.name, *[4096] * 20))
-        found = json.loads(ended(commands.run("agents", "--json", "--namespace", namespace)))
+        found = json.loads(commands.run("agents", "--json", "--namespace", namespace).stdout)
         for publisher in publishers:
             publisher.close()
     assert len(found) == 1000
