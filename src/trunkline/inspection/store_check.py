@@ -143,7 +143,7 @@ def check_auth(config: EtcdConfig, namespace: str, timeout: float) -> list[Findi
     """Whether etcd asks who we are, and lets us read."""
     name = "auth"
     key = f"{namespace}/".encode()
-    who = f"user {config.username!r}" if config.username else "nobody in particular"
+    who = f"user {config.username!r}" if config.username else "this client" if config.cert else "nobody in particular"
     try:
         _look(config, key, timeout)
     except StoreAuthError as error:

@@ -14,6 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from benchmarks.fleet import Account
 from tests.unit.inspection.conftest import blob
 from typer.testing import CliRunner
@@ -328,6 +329,41 @@ def test_an_observer_sees_all_and_its_password_is_nowhere(guarded: EtcdServer, r
     elsewhere = findings(run("doctor", "--json", "--devices", "lo", "--namespace", "/dev", *where))
     assert elsewhere["auth"][0]["severity"] == "problem"
     assert "namespace" not in elsewhere
+
+
+def test_doctor_verifies_certificates(run: Runner, tmp_path: Path) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    issued, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("client.test")
+    files = {name: tmp_path / name for name in ("ca", "other", "cert", "key", "client.cert", "client.key")}
+    authority.cert_pem.write_to_path(str(files["ca"]))
+    other.cert_pem.write_to_path(str(files["other"]))
+    for certificate, name in ((issued, ""), (client, "client.")):
+        certificate.cert_chain_pems[0].write_to_path(str(files[f"{name}cert"]))
+        certificate.private_key_pem.write_to_path(str(files[f"{name}key"]))
+    arguments = (
+        f"--cert-file={files['cert']}",
+        f"--key-file={files['key']}",
+        f"--trusted-ca-file={files['ca']}",
+        "--client-cert-auth",
+    )
+    run.environment |= {
+        "ETCDCTL_CACERT": str(files["ca"]),
+        "ETCDCTL_CERT": str(files["client.cert"]),
+        "ETCDCTL_KEY": str(files["client.key"]),
+    }
+    server = EtcdServer(tmp_path / "etcd", binary=etcd_binaries()[0], arguments=arguments, is_secure=True)
+    with server.start():
+        where = ("doctor", "--json", "--store", server.endpoint, "--devices", "lo", "--timeout", 10)
+        found = findings(run(*where))
+        (tls,) = found["tls"]
+        assert (tls["severity"], "verified; its certificate lasts" in tls["message"]) == ("ok", True)
+        assert found["clock"][0]["severity"] == "ok"
+        assert found["auth"][0]["message"].startswith("etcd asks for credentials; ")
+        run.environment["ETCDCTL_CACERT"] = str(files["other"])
+        result = run(*where[:-1], 1)
+        assert result.exit_code == 1
+        (tls,) = findings(result)["tls"]
+        assert (tls["severity"], "certificate verify failed" in tls["message"]) == ("problem", True)
 
 
 @pytest.mark.soak

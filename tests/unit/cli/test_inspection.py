@@ -58,7 +58,7 @@ def store() -> Iterator[Store]:
 def evil(store: Store) -> Iterator[str]:
     """An agent whose names would do something to a terminal that was given them as they are."""
     tensor = TensorEntry("t\x1b]0;x\x07[red]", MemoryKind.DRAM, "U8", (64,), 4096, 64, 0)
-    catalog = encode_catalog(Catalog((tensor,), {"g\u2028h": (tensor.name,)}))
+    catalog = encode_catalog(Catalog((tensor,), {"g\u202eh": (tensor.name,)}))
     with Directory(store).open_publisher(
         EVIL, incarnation="1" * 32, attributes=ATTRIBUTES, backends=["U\x07"]
     ) as publisher:

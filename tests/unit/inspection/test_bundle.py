@@ -71,9 +71,9 @@ def test_it_holds_what_a_report_needs_and_no_secret(report: Report, tmp_path: Pa
     assert keys[f"{NAMESPACE}/.presence/a"]["size"] > 100
     assert keys[f"{NAMESPACE}/.presence/a"]["lease_remaining"] > 0
     assert parts["agents.json"][0]["attributes"] == {"token": REDACTED}
-    text = json.dumps(parts, ensure_ascii=False)
-    for secret in (PASSWORD, json.dumps(PASSWORD)[1:-1], "pear", "plum", "cherry", "peach", "secret-of-a", "eva:"):
-        assert secret not in text
+    text = json.dumps(parts)
+    for secret in (PASSWORD, "pear", "plum", "cherry", "peach", "secret-of-a", "eva:"):
+        assert json.dumps(secret)[1:-1] not in text
     for content in ("remote key", blob("a", 4096).hex(), 'address"'):
         assert content not in text
 
