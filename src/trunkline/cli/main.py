@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from trunkline.cli.agents import agents
 from trunkline.cli.demo import demo
+from trunkline.cli.doctor import doctor
 from trunkline.cli.etcd import etcd
+from trunkline.cli.gc import gc
 from trunkline.cli.offer import offer
+from trunkline.cli.ping import ping
 from trunkline.cli.rbac import rbac
+from trunkline.cli.show import show
 from trunkline.cli.take import take
-from trunkline.cli.terminal import escape
+from trunkline.cli.terminal import escape, escape_logs
 from trunkline.cli.wait import wait
+from trunkline.cli.watch import watch
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:
@@ -34,7 +40,8 @@ class CommandGroup(TyperGroup):
     def invoke(self, ctx: Context) -> Any:  # type: ignore[override] # typer's own Context
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            return super().invoke(ctx)
+            with escape_logs():
+                return super().invoke(ctx)
         except TrunklineError as error:
             if ctx.params.get("verbose"):
                 typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
@@ -54,7 +61,7 @@ def trunkline(
     """Moves tensors, KV cache and files between processes: find a peer by name, read its memory directly."""
 
 
-for command in (offer, take, wait, demo, etcd, rbac):
+for command in (offer, take, wait, agents, show, watch, ping, doctor, gc, rbac, demo, etcd):
     app.command()(command)
 
 

@@ -44,6 +44,25 @@ Namespace = Annotated[
         envvar="NIXL_ETCD_NAMESPACE", metavar="PREFIX", help="Key prefix of the deployment; default /nixl/agents."
     ),
 ]
+Pattern = Annotated[str, typer.Argument(metavar="NAME-PATTERN", help="Which names: a glob pattern, in quotes.")]
+Selector = Annotated[
+    list[str] | None,
+    typer.Option("--selector", "-l", metavar="KEY=VALUE", help="An attribute they must have; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+GivenStore = Annotated[
+    str | None,
+    typer.Option(
+        envvar="NIXL_ETCD_ENDPOINTS",
+        metavar="URL",
+        help="Where agents find each other, as etcd://host:2379; without it the etcd of this machine and user, "
+        "if one runs.",
+    ),
+]
+StoreTimeout = Annotated[
+    float,
+    typer.Option(min=0, metavar="SECONDS", callback=_check_seconds, help="How long the store may take to answer."),
+]
 Devices = Annotated[
     str | None,
     typer.Option(metavar="NAMES", help="Network interfaces that UCX may use, as lo or mlx5_0:1; default its choice."),

@@ -52,13 +52,47 @@ def find_store(url: str | None, credentials: Path | None = None) -> Iterator[Fou
         ConfigurationError: There is no etcd to start.
         StoreUnavailableError: It did not start.
     """
-    if url is not None:
-        yield FoundStore(url, is_given=True, options={} if credentials is None else {"credentials": credentials})
+    given = _given(url, credentials)
+    if given is not None:
+        yield given
         return
-    if credentials is not None:
-        raise typer.BadParameter("for which store? Give --store as well", param_hint="--credentials")
     from trunkline.etcd.local import LocalEtcd
 
     with LocalEtcd.acquire() as local:
         typer.echo(f"No --store was given: using the etcd of this machine and user at {local.endpoint}", err=True)
-        yield FoundStore(local.endpoint, is_given=False, options={"credentials": ""})
+        yield _of_this_machine(local.endpoint)
+
+
+def require_store(url: str | None, credentials: Path | None = None) -> FoundStore:
+    """Return the given store, else the etcd of this machine and user if one runs. Starts nothing.
+
+    Raises:
+        typer.BadParameter: There are credentials and no store to show them to.
+        NoStoreError: There is none; says what to give.
+    """
+    given = _given(url, credentials)
+    if given is not None:
+        return given
+    from trunkline.errors import NoStoreError
+    from trunkline.etcd.local import running_endpoint
+
+    endpoint = running_endpoint()
+    if endpoint is None:
+        raise NoStoreError(
+            "there is no store to look at: give --store etcd://HOST:2379 or set NIXL_ETCD_ENDPOINTS (no etcd of this "
+            "machine and user runs, and none is started to look at it)"
+        )
+    typer.echo(f"No --store was given: looking at the etcd of this machine and user at {endpoint}", err=True)
+    return _of_this_machine(endpoint)
+
+
+def _given(url: str | None, credentials: Path | None) -> FoundStore | None:
+    if url is not None:
+        return FoundStore(url, is_given=True, options={} if credentials is None else {"credentials": credentials})
+    if credentials is not None:
+        raise typer.BadParameter("for which store? Give --store as well", param_hint="--credentials")
+    return None
+
+
+def _of_this_machine(endpoint: str) -> FoundStore:
+    return FoundStore(endpoint, is_given=False, options={"credentials": ""})

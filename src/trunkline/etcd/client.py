@@ -35,10 +35,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One member's account of itself: its version, and the id of the leader it follows."""
+    """One member's account of itself.
+
+    Attributes:
+        version: Its version.
+        leader: The id of the leader it follows; 0 for none.
+        size: Bytes of its database's file.
+        errors: What it says is wrong, alarms among it.
+    """
 
     version: str
     leader: int
+    size: int = 0
+    errors: tuple[str, ...] = ()
 
 
 class EtcdClient:
@@ -168,7 +177,7 @@ class EtcdClient:
     def status(self, *, timeout: float | None) -> Status:
         """Ask whichever member answers for its status."""
         response = self._call(STATUS, "status", timeout, fields={})
-        return Status(response.version, response.leader)
+        return Status(response.version, response.leader, response.dbSize, tuple(response.errors))
 
     def close(self) -> None:
         """End all watches, stop refreshing leases (without revoking them), join the threads, disconnect. Idempotent."""

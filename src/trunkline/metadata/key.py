@@ -14,6 +14,7 @@ matches ``a/b``. The forms are NIXL's (namespace + ``/`` + agent + ``/`` + label
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from unicodedata import category
 
 from trunkline.errors import ConfigurationError
@@ -95,6 +96,37 @@ def agent_of(namespace: str, key: str) -> str | None:
         return None
     name = rest if owner == _PRESENCE else owner
     return name if is_agent_name(name) else None
+
+
+class KeyKind(StrEnum):
+    """What a key of an agent is for."""
+
+    MARKER = "marker"
+    LABEL = "label"
+    PRESENCE = "presence"
+    CATALOG = "catalog"
+    CHUNK = "chunk"
+
+
+_OWN_KINDS = {_PRESENCE: KeyKind.PRESENCE, _CATALOG: KeyKind.CATALOG, _CHUNKS: KeyKind.CHUNK}
+
+
+def classify(namespace: str, key: str) -> tuple[KeyKind, str, str] | None:
+    """Return what a key of a namespace is for, its agent, and its label (or the rest of a chunk's key).
+
+    None means that it is nobody's: of another or a deeper namespace, or of an agent with an impossible name.
+    """
+    owner, slash, rest = key.removeprefix(f"{namespace}/").partition("/")
+    if not slash or not key.startswith(f"{namespace}/"):
+        return None
+    kind = _OWN_KINDS.get(owner)
+    if kind is None:
+        kind, name, part = (KeyKind.LABEL if rest else KeyKind.MARKER), owner, rest
+        is_deeper = "/" in rest
+    else:
+        name, slash, part = rest.partition("/")
+        is_deeper = bool(slash) != (kind is KeyKind.CHUNK)
+    return (kind, name, part) if is_agent_name(name) and not is_deeper else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: Annotated[dict[AttributeKey, AttributeValue], Meta(max_length=MAX_ATTRIBUTES)] = {}
     state: State = "ready"
     ttl: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    opened_at: Annotated[float, Meta(ge=0, le=1e11)] = 0.0
     labels: Annotated[dict[ShortText, LabelRecord], Meta(max_length=MAX_LABELS)] = {}
     catalog: ContentRecord | None = None
 
@@ -154,6 +155,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
         state: ``ready``; ``draining``: going away, don't start anything new; ``withdrawn``: the last word of an agent
             that gives its name up, so that readers can tell it from one that died.
         ttl: Seconds after which the record vanishes if the agent stops refreshing its lease; 0 if it doesn't say.
+        opened_at: When the agent was opened, in seconds since 1970 by its machine's clock; 0 if it doesn't say.
         labels: What is published, by label; at most 64.
         catalog: The catalog, where one is published.
         unknown: Fields of the JSON object that this version does not know.
@@ -168,6 +170,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     attributes: dict[str, str] = {}
     state: State = "ready"
     ttl: float = 0.0
+    opened_at: float = 0.0
     labels: dict[str, LabelRecord] = {}
     catalog: ContentRecord | None = None
     unknown: dict[str, Any] = {}

@@ -8,8 +8,10 @@ from trunkline.errors import ConfigurationError
 from trunkline.metadata.key import (
     DEFAULT_NAMESPACE,
     NIXL_NAMESPACE,
+    KeyKind,
     MetadataKey,
     agent_of,
+    classify,
     dotted_range,
     is_agent_name,
     places,
@@ -130,3 +132,35 @@ def test_namespaces_that_are_not_possible(namespace: str, flaw: str) -> None:
 def test_the_longest_names_are_possible() -> None:
     assert is_agent_name("é" * 127 + "a")
     MetadataKey("/" + "a" * 511, "a" * 255, "a" * 255)
+
+
+@given(namespaces, names, names)
+def test_each_key_of_an_agent_is_known_for_what_it_is(namespace: str, agent: str, label: str) -> None:
+    key = MetadataKey(namespace, agent, label)
+    assert classify(namespace, str(key)) == (KeyKind.LABEL, agent, label)
+    assert classify(namespace, key.marker) == (KeyKind.MARKER, agent, "")
+    assert classify(namespace, key.presence) == (KeyKind.PRESENCE, agent, "")
+    assert classify(namespace, key.catalog) == (KeyKind.CATALOG, agent, "")
+    assert classify(namespace, f"{key.chunks_prefix}{label}/0") == (KeyKind.CHUNK, agent, f"{label}/0")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "/production/a/metadata",
+        "/prod",
+        "/prod/a",
+        "/prod/a/b/metadata",
+        "/prod//a/metadata",
+        "/prod/.presence/",
+        "/prod/.presence/a/",
+        "/prod/.presence/a/b",
+        "/prod/.presence/.a",
+        "/prod/.catalog/a/b",
+        "/prod/.chunks/a",
+        "/prod/.other/a",
+        "/prod/a\x07b/metadata",
+    ],
+)
+def test_other_keys_are_nobodys(key: str) -> None:
+    assert classify("/prod", key) is None

@@ -170,3 +170,11 @@ def test_a_damaged_record_decodes_or_is_a_decode_error(data: st.DataObject) -> N
     except MetadataDecodeError:
         return
     assert isinstance(presence, Presence)
+
+
+def test_when_an_agent_was_opened_is_said_or_left_out() -> None:
+    said = Presence(incarnation="1" * 32, opened_at=1_800_000_000.25)
+    assert decode_presence(encode_presence(said)) == said
+    assert b"opened_at" not in encode_presence(Presence(incarnation="1" * 32))
+    with pytest.raises(ConfigurationError):
+        encode_presence(Presence(incarnation="1" * 32, opened_at=1e12))  # no date that could be shown
