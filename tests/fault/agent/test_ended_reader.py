@@ -24,7 +24,7 @@ PROMPT = 20.0
 def test_a_reader_that_ends_before_it_is_answered(
     initiator: Agent, open_target: Callable[..., Target], end: str
 ) -> None:
-    """The target finds its request after the reader's end: UCX 1.22 aborted, since no answer can be sent (ADR 9)."""
+    """The target finds its request after the reader's end: UCX 1.22 aborted, since no answer can be sent (ADR 11)."""
     target, reader = open_target(), open_target("reader")
     card = target.ask("card")
     reader.ask("hail", card)
