@@ -36,7 +36,7 @@ sys.setprofile(None)
 assert all(each == first for each in (*decoded, decode(data))), decoded
 """
 RECORDS = {
-    "metadata.presence:decode_presence": (ROOT / "tests/unit/metadata/golden/presence-1.json").read_bytes(),
+    "metadata.presence:decode_presence": (ROOT / "tests/data/golden/presence-2-chunks.json").read_bytes(),
     "metadata.catalog:decode_catalog": encode_catalog(
         Catalog((TensorEntry("kv", MemoryKind.DRAM, "BF16", (4, 16), 4096, 128, 0),), {"all": ("kv",)})
     ),

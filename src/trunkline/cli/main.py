@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 from trunkline.cli.demo import demo
 from trunkline.cli.etcd import etcd
 from trunkline.cli.offer import offer
+from trunkline.cli.rbac import rbac
 from trunkline.cli.take import take
 from trunkline.cli.terminal import escape
 from trunkline.cli.wait import wait
@@ -52,12 +54,13 @@ def trunkline(
     """Moves tensors, KV cache and files between processes: find a peer by name, read its memory directly."""
 
 
-for command in (offer, take, wait, demo, etcd):
+for command in (offer, take, wait, demo, etcd, rbac):
     app.command()(command)
 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error what our errors say
     app(prog_name="trunkline")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,15 @@ Store = Annotated[
         envvar="NIXL_ETCD_ENDPOINTS",
         metavar="URL",
         help="Where agents find each other, as etcd://host:2379; without it an etcd of this machine and user.",
+    ),
+]
+Credentials = Annotated[
+    Path | None,
+    typer.Option(
+        "--credentials",
+        metavar="FILE",
+        help="TOML file with user and password, ca, cert and key for the store; else "
+        "TRUNKLINE_STORE_CREDENTIALS, else ETCDCTL_USER, ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY.",
     ),
 ]
 Namespace = Annotated[

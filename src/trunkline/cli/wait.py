@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trunkline.cli.option import Namespace, Store, Timeout, parse_attributes
+from trunkline.cli.option import Credentials, Namespace, Store, Timeout, parse_attributes
 from trunkline.cli.terminal import escape
 from trunkline.errors import DeadlineError, StoreUnavailableError
 
@@ -42,6 +42,7 @@ def wait(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of names.")] = False,
     store: Store = None,
+    credentials: Credentials = None,
     namespace: Namespace = None,
 ) -> None:
     """Wait until that many agents are there and can be used; print the names of all that are.
@@ -53,11 +54,10 @@ def wait(
     from trunkline.directory.directory import Directory
     from trunkline.directory.gathering import wait_gathered
     from trunkline.metadata.key import DEFAULT_NAMESPACE
-    from trunkline.store.registry import open_store
 
     attributes = parse_attributes(selector or (), "--selector")
     wanted = describe(pattern, attributes, count)
-    with find_store(store) as found, open_store(found.url) as opened:
+    with find_store(store, credentials) as found, found.open() as opened:
         directory = Directory(opened, namespace=namespace or DEFAULT_NAMESPACE)
         where = f"under {directory.namespace} in {opened.url}"
         with (

@@ -4,7 +4,8 @@
     <namespace>/<agent>/<label>     metadata
     <namespace>/.presence/<agent>   ours: who the agent is and what it published
     <namespace>/.catalog/<agent>    ours: names, shapes and dtypes of what it offers
-    <namespace>/.chunks/<agent>/…   ours: parts of metadata too large for one value
+    <namespace>/.chunks/<agent>/<directory>/<number>
+                                    ours: parts of metadata or a catalog too large for one value
 
 Every prefix of an agent ends in a slash, so ``a`` never matches ``ab``; names hold no slash, so it never
 matches ``a/b``. The forms are NIXL's (namespace + ``/`` + agent + ``/`` + label).
@@ -77,6 +78,11 @@ def places(namespace: str) -> tuple[str, ...]:
 def presence_prefix(namespace: str) -> str:
     """Return what the keys of all presence records of a namespace start with."""
     return f"{namespace}/{_PRESENCE}/"
+
+
+def dotted_range(namespace: str) -> tuple[str, str]:
+    """Return where the keys with dot-names begin, and where they end (exclusive): Trunkline's own, beside NIXL's."""
+    return f"{namespace}/.", f"{namespace}//"  # a slash comes right after a dot
 
 
 def agent_of(namespace: str, key: str) -> str | None:
@@ -152,4 +158,9 @@ class MetadataKey:
 
     @property
     def chunks_prefix(self) -> str:
+        """What the keys of all chunks of the agent start with."""
         return f"{self.namespace}/{_CHUNKS}/{self.agent}/"
+
+    def chunk(self, directory: str, number: int) -> str:
+        """Return the key of one chunk of a content."""
+        return f"{self.chunks_prefix}{directory}/{number}"

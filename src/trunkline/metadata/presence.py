@@ -3,6 +3,9 @@
 The record is rewritten in every transaction that changes what the agent publishes. Fields this version does
 not know are kept when it is rewritten. A record whose ``min_reader`` is newer than :data:`FORMAT` decodes to a
 :class:`Presence` whose ``is_readable`` is False: it can be listed, but its other fields mean nothing here.
+
+Format 2 adds ``chunks`` to the records of contents. A record that has any is for readers of format 2; others are for
+all.
 """
 
 from __future__ import annotations
@@ -15,14 +18,20 @@ from msgspec import Meta
 
 from trunkline.errors import ConfigurationError, MetadataDecodeError
 
-FORMAT = 1
+FORMAT = 2
 """The format written, and the newest ``min_reader`` that is understood."""
+
+CHUNKS_FORMAT = 2
+"""The ``min_reader`` of records that say that something lies in chunks."""
 
 MAX_PRESENCE_SIZE = 64 * 1024
 """Bytes of an encoded record."""
 
 MAX_LABELS = 64
 """With marker, catalog and presence this stays under the 128 operations of an etcd transaction."""
+
+MAX_CHUNKS = 256
+"""Of one content."""
 
 MAX_ATTRIBUTES = 32
 MAX_ATTRIBUTE_KEY = 64
@@ -38,16 +47,33 @@ AttributeValue: TypeAlias = Annotated[str, Meta(max_length=MAX_ATTRIBUTE_VALUE)]
 State: TypeAlias = Literal["ready", "draining", "withdrawn"]
 
 
-class ContentRecord(msgspec.Struct, frozen=True):
-    """Size and digest of a published value.
+class ChunksRecord(msgspec.Struct, frozen=True):
+    """Where the chunks of a content lie: under numbers from 0 on, in a directory that no other content ever has.
+
+    Attributes:
+        directory: The last part of the keys' prefix.
+        count: How many there are.
+    """
+
+    directory: Annotated[str, Meta(pattern="^[0-9a-z-]{1,64}\\Z")]
+    count: Annotated[int, Meta(ge=1, le=MAX_CHUNKS)]
+
+
+class _Content(msgspec.Struct, frozen=True, omit_defaults=True):
+    size: Count
+    sha256: Sha256
+
+
+class ContentRecord(_Content, frozen=True, kw_only=True):
+    """Size and digest of what is published, whether it lies in one value or in chunks.
 
     Attributes:
         size: Bytes.
         sha256: Lower-case hexadecimal digest.
+        chunks: Its chunks; None for a content that is one value.
     """
 
-    size: Count
-    sha256: Sha256
+    chunks: ChunksRecord | None = None
 
     def describes(self, content: bytes) -> bool:
         """Return whether this is the record of ``content``."""
@@ -65,7 +91,7 @@ class LabelRecord(ContentRecord, frozen=True):
 
 
 def content_record(content: bytes) -> ContentRecord:
-    """Return the record of a value."""
+    """Return the record of a content that is one value."""
     return ContentRecord(len(content), sha256(content).hexdigest())
 
 
@@ -134,7 +160,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     format: int = FORMAT
-    min_reader: int = FORMAT
+    min_reader: int = 1
     incarnation: str
     process: ProcessRecord = ProcessRecord()
     software: str = ""
@@ -150,6 +176,17 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     def is_readable(self) -> bool:
         """Whether this version understands the record."""
         return self.min_reader <= FORMAT
+
+    def publishing(self, labels: dict[str, LabelRecord], catalog: ContentRecord | None) -> Presence:
+        """Return the record of the same agent when it publishes this; it says who can read that."""
+        told = msgspec.structs.replace(self, labels=labels, catalog=catalog)
+        is_chunked = any(content.chunks is not None for content in told.contents)
+        return msgspec.structs.replace(told, min_reader=CHUNKS_FORMAT if is_chunked else 1)
+
+    @property
+    def contents(self) -> list[ContentRecord]:
+        """The records of everything that is published."""
+        return [*self.labels.values(), *([] if self.catalog is None else [self.catalog])]
 
     @property
     def is_published(self) -> bool:

@@ -10,6 +10,7 @@ from trunkline.metadata.key import (
     NIXL_NAMESPACE,
     MetadataKey,
     agent_of,
+    dotted_range,
     is_agent_name,
     places,
 )
@@ -35,6 +36,9 @@ def test_our_own_keys_lie_under_names_no_agent_can_have() -> None:
     assert key.catalog == "/prod/.catalog/a"
     assert key.chunks_prefix == "/prod/.chunks/a/"
     assert not any(map(is_agent_name, (".presence", ".catalog", ".chunks")))
+    first, end = dotted_range("/prod")
+    assert all(first <= each < end for each in (key.presence, key.catalog, key.chunks_prefix))
+    assert not any(first <= each < end for each in ("/prod/-a/", "/prod/a/", "/prod//", "/prod/0", "/prod/"))
 
 
 @given(namespaces, names, names)

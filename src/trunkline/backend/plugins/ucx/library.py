@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -65,6 +66,22 @@ def library_path() -> Path | None:
     return mapped[0] if mapped else None
 
 
+def check_alone() -> None:
+    """Refuse a process that uses Trunkline's native module and has another package's copy of UCX beside it.
+
+    Raises:
+        BackendUnavailableError: It does; says which copies these are.
+    """
+    copies = _mapped()
+    if f"{__package__}._native" in sys.modules and len(copies) > 1:
+        raise BackendUnavailableError(
+            f"Trunkline's UCX backend and NVIDIA's nixl have each loaded a UCX of their own into this process "
+            f"({', '.join(map(str, copies))}), and two copies don't get along: use Agent and nixl_agent in different "
+            "processes",
+            libraries=[str(path) for path in copies],
+        )
+
+
 def _load(wanted: str | os.PathLike[str] | None) -> None:
     if wanted is not None:
         try:
@@ -103,7 +120,8 @@ def _refuse_second_copy(wanted: Path | None) -> None:
         if path.name.startswith("libucp-"):  # a name with a hash: a copy that another wheel brought for itself
             raise BackendUnavailableError(
                 f"another package has already loaded its own UCX into this process ({path}), and two copies don't "
-                "get along; use NVIDIA's nixl and Trunkline's UCX backend in different processes",
+                "get along: use NVIDIA's nixl and Trunkline's UCX backend in different processes, or NVIDIA's alone "
+                "with trunkline.nixl.adapt",
                 library=str(path),
             )
         if wanted is not None and path != wanted.resolve():
