@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ OLDEST = (1, 21)
 """Debian's 1.13.1 writes remote keys that NIXL refuses; 1.21 to 1.23 were tried."""
 
 _INSTALL = "install it with: pip install 'trunkline[ucx]'"
+_log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _loaded: list[ctypes.CDLL] = []  # kept, so that the libraries stay
 
@@ -47,6 +49,13 @@ def load_native(library: str | os.PathLike[str] | None = None) -> None:
                 f"UCX {'.'.join(map(str, version))} at {_mapped()[0]} is too old: "
                 f"{'.'.join(map(str, OLDEST))} or later is needed to understand NIXL's peers; {_INSTALL}",
                 version=version,
+            )
+        if not _native.let_sends_wait():
+            _log.warning(
+                "UCX %s at %s does not send in the way that Trunkline knows: over TCP, a peer that dies while this "
+                "process answers its reads may abort this process; UCX 1.21 and 1.22 are known",
+                ".".join(map(str, version)),
+                _mapped()[0],
             )
         _quieten()
 
