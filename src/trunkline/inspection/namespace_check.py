@@ -18,7 +18,7 @@ SHOWN_NAMES = 5
 """How many names a message lists."""
 
 LARGE_METADATA = 1 << 20
-"""Bytes of one label from which on etcd's limit of 1.5 MiB for a request is near."""
+"""Bytes of one label from which on it lies in chunks."""
 
 MAX_AHEAD = 5.0
 """Seconds that an agent may have been opened in the future."""
@@ -91,10 +91,9 @@ def check_agents(overview: Overview) -> list[Finding]:
     found += _name_those(agents, "broken", "their records can't be read", "another program writes there; look who")
     found += _name_those(agents, "too new", "their records are for newer readers", "upgrade Trunkline here")
     large = [agent.name for agent in agents if any((size or 0) > LARGE_METADATA for size in agent.labels.values())]
-    if large:
-        message = f"more than 1 MiB of metadata under one label: {_list(large)}"
-        advice = "etcd takes 1.5 MiB per request by default; register fewer, larger regions"
-        found.append(warning(name, message, advice))
+    if large and any(agent.is_nixl for agent in agents):
+        message = f"over 1 MiB of metadata, whose memory NIXL's agents, which are here too, can't see: {_list(large)}"
+        found.append(warning(name, message, "register fewer, larger regions, or publish them in parts, by label"))
     now = time.time()
     ahead = [agent.name for agent in agents if agent.opened_at > now + MAX_AHEAD]
     if ahead:

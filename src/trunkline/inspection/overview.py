@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trunkline.clock import Deadline
-from trunkline.errors import MetadataDecodeError
+from trunkline.directory.directory import Directory
+from trunkline.errors import DirectoryError, MetadataDecodeError, MetadataError
 from trunkline.inspection.keyspace import MAX_READS, read_keyspace, read_leases, read_values
 from trunkline.metadata.codec import decode
 from trunkline.metadata.key import KeyKind, places, presence_prefix
@@ -31,6 +32,9 @@ MEMORY_BUDGET = 16 << 20
 
 UNKNOWN_SIZE_BATCH = 16
 """How many values whose sizes are not known are read at once without a budget: 24 MiB with etcd's usual limit."""
+
+CHUNKS_TIMEOUT = 2.0
+"""Seconds that reading one label's metadata in chunks may take, in an overview."""
 
 _VALUE_LIMIT = 3 << 19  # etcd's usual limit of a value
 
@@ -217,8 +221,12 @@ def _read_metadata(
             sizes = {
                 label: agent.labels[label] if entry is None else len(entry.value) for label, entry in values.items()
             }
+            memory = _sum_memory(agent, values)
+            if memory is None and not agent.is_nixl:
+                memory = _sum_chunked(store, agent, deadline)
+                spent += sum(size or 0 for size in agent.labels.values())
             found[agent.namespace, agent.name] = replace(
-                agent, memory=_sum_memory(agent, values), labels=sizes if agent.is_nixl else agent.labels
+                agent, memory=memory, labels=sizes if agent.is_nixl else agent.labels
             )
     return found
 
@@ -246,7 +254,7 @@ def _batches(agents: Sequence[AgentOverview], largest: int) -> Iterator[list[Age
 def _sum_memory(agent: AgentOverview, values: Mapping[str, Entry | None]) -> Mapping[str, int] | None:
     """Return the bytes an agent offers by kind.
 
-    None if a value is not the one that its record describes, as metadata is that lies elsewhere in chunks.
+    None if a value is not the one that its record describes: it changes just now, or lies elsewhere in chunks.
     """
     parts: list[AgentMetadata] = []
     for label, size in agent.labels.items():
@@ -256,6 +264,19 @@ def _sum_memory(agent: AgentOverview, values: Mapping[str, Entry | None]) -> Map
         try:
             parts.append(decode(entry.value))
         except MetadataDecodeError:
+            return None
+    return memory_by_kind(parts)
+
+
+def _sum_chunked(store: Store, agent: AgentOverview, deadline: Deadline) -> Mapping[str, int] | None:
+    """Return the bytes an agent offers by kind, also if its metadata lies in chunks; None if it can't be read now."""
+    directory = Directory(store, namespace=agent.namespace)
+    parts: list[AgentMetadata] = []
+    for label in agent.labels:
+        try:
+            publication = directory.fetch(agent.name, label=label, timeout=deadline.remaining(CHUNKS_TIMEOUT))
+            parts.append(decode(publication.metadata))
+        except (DirectoryError, MetadataError):
             return None
     return memory_by_kind(parts)
 

@@ -85,10 +85,18 @@ def test_agents_in_trouble() -> None:
         ({"lease_remaining": 14.0}, "half of the lease: a"),
         ({"state": "broken"}, "can't be read: a"),
         ({"state": "too new"}, "newer readers: a"),
-        ({"labels": {"metadata": (1 << 20) + 1}}, "1 MiB of metadata under one label: a"),
         ({"opened_at": time.time() + 60}, "in the future by their own clocks: a"),
     ):
         severity, message = worst(check_agents(overview(replace(good, **change))))
         assert severity is Severity.WARNING
         assert words in message
     assert [finding.severity for finding in check_agents(overview(good))] == [Severity.OK]
+
+
+def test_metadata_in_chunks_matters_where_there_are_nixl_agents() -> None:
+    large = AgentOverview("a", NAMESPACE, "ready", labels={"metadata": (1 << 20) + 1})
+    assert [finding.severity for finding in check_agents(overview(large))] == [Severity.OK]
+    nixl = AgentOverview("n", NAMESPACE, "no lease", is_nixl=True, labels={"metadata": None})
+    severity, message = worst(check_agents(overview(large, nixl)))
+    assert severity is Severity.WARNING
+    assert "can't see: a" in message

@@ -116,6 +116,17 @@ def test_more_metadata_than_the_budget_is_not_read(store: Store, directory: Dire
         assert (whole.unread, look(store, memory_budget=0).unread) == (0, 0)
 
 
+def test_metadata_in_chunks_counts_as_far_as_the_budget_goes(
+    store: Store, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.directory.session.MAX_TRANSACTION_SIZE", 10_000)
+    with directory.open_publisher("a", incarnation="1" * 32) as publisher:
+        publisher.publish(blob("a", *[1] * 1000))
+        (agent,) = look(store).agents
+        assert (agent.memory, agent.labels["metadata"]) == ({"DRAM": 1000}, len(blob("a", *[1] * 1000)))
+        assert look(store, memory_budget=1000).agents[0].memory is None
+
+
 def test_metadata_that_is_not_what_the_record_says_counts_for_nothing(
     store: Store, directory: Directory, put: Callable[..., int]
 ) -> None:
