@@ -17,9 +17,10 @@
     ├── StoreError
     │   ├── NoStoreError              the agent was made without a store
     │   ├── StoreUnavailableError     no endpoint answered in time (retryable, also ConnectionError)
-    │   ├── StoreAuthError            wrong or missing credentials or rights (also PermissionError)
+    │   ├── StoreAuthError            credentials, rights or certificates (also PermissionError)
     │   ├── StoreLimitError           the store refused a request as too large
     │   └── StoreRequestError         the store refused a request
+    │       └── RevisionUnavailableError  the store holds that revision no more (or not yet)
     ├── DirectoryError
     │   ├── AgentNotFoundError        nobody of that name published in time (also LookupError, TimeoutError)
     │   ├── AgentNameInUseError       a live agent has the name
@@ -157,7 +158,7 @@ class StoreUnavailableError(StoreError, ConnectionError):
 
 
 class StoreAuthError(StoreError, PermissionError):
-    """Wrong or missing credentials, or a right that is missing."""
+    """Wrong or missing credentials, a right that is missing, or a certificate that one side does not accept."""
 
 
 class StoreLimitError(StoreError):
@@ -166,6 +167,10 @@ class StoreLimitError(StoreError):
 
 class StoreRequestError(StoreError):
     """The store refused the request."""
+
+
+class RevisionUnavailableError(StoreRequestError):
+    """The store can't say how things were at that revision: it was compacted away, or is of another history."""
 
 
 class DirectoryError(TrunklineError):

@@ -13,8 +13,46 @@ import pytest
 
 import trunkline
 from trunkline import errors
+from trunkline.memory.kind import MemoryKind
+from trunkline.metadata.card import Card, encode_card
+from trunkline.metadata.catalog import Catalog, TensorEntry, encode_catalog
+from trunkline.offer.manifest import DEFAULT_CHUNK_SIZE, DIGEST_SIZE, FileEntry, Manifest, encode_manifest
 
 ROOT = Path(__file__).parents[2]
+
+TURNS = """
+import importlib, sys, threading
+module, function, data = sys.argv[1], sys.argv[2], bytes.fromhex(sys.argv[3])
+decode = getattr(importlib.import_module(f"trunkline.{module}"), function)
+decoded = []
+def take_turns(frame, event, argument):
+    if not frame.f_globals.get("__name__", "").startswith(("trunkline", "__main__")):
+        thread = threading.Thread(target=lambda: decoded.append(decode(data)))
+        thread.start()
+        thread.join()
+sys.setprofile(take_turns)
+first = decode(data)
+sys.setprofile(None)
+assert all(each == first for each in (*decoded, decode(data))), decoded
+"""
+RECORDS = {
+    "metadata.presence:decode_presence": (ROOT / "tests/data/golden/presence-2-chunks.json").read_bytes(),
+    "metadata.catalog:decode_catalog": encode_catalog(
+        Catalog((TensorEntry("kv", MemoryKind.DRAM, "BF16", (4, 16), 4096, 128, 0),), {"all": ("kv",)})
+    ),
+    "metadata.card:decode_card": encode_card(
+        Card(agent="a", incarnation="0" * 32, metadata=b"m", catalog=b"c", attributes={"role": "decode"})
+    ),
+    "offer.manifest:decode_manifest": encode_manifest(
+        Manifest(
+            is_directory=True,
+            files=(FileEntry("file", 1, bytes(DIGEST_SIZE)),),
+            chunk_size=DEFAULT_CHUNK_SIZE,
+            total=1,
+        )
+    ),
+    "offer.safetensors:parse_header": b'\x37\0\0\0\0\0\0\0{"bias":{"dtype":"U8","shape":[],"data_offsets":[0,1]}}\0',
+}
 
 
 def test_every_exported_name_is_there_and_public() -> None:
@@ -46,6 +84,13 @@ def test_importing_starts_no_thread_and_changes_no_environment() -> None:
         "assert threading.enumerate() == [threading.main_thread()]\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("decoder", RECORDS)
+def test_two_threads_may_decode_the_first_record_at_once(decoder: str) -> None:
+    """msgspec completes a type at its first use, and crashes in a thread that meets it half done."""
+    command = [sys.executable, "-c", TURNS, *decoder.split(":"), RECORDS[decoder].hex()]
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native module is for Linux only")

@@ -50,6 +50,8 @@ class Agent(PhoneBook):
         name: Unique name in the namespace: no leading dot, no slash, at most 255 bytes.
         store: Where agents find each other: a URL (``etcd://host:2379``), or an open Store, which stays the caller's.
             Without it ``NIXL_ETCD_ENDPOINTS`` counts; without that there is no store, and only the side channel works.
+        store_options: What :func:`open_store` takes besides the URL: ``credentials`` (the path of a file),
+            ``username``, ``password``, ``ca``, ``cert``, ``key``. Only with a URL.
         namespace: Key prefix that separates deployments; else ``NIXL_ETCD_NAMESPACE``, else ``/nixl/agents``.
         attributes: Free key/value pairs that peers see.
         backends: Names of backends, in order of preference, or open ones (the agent closes them).
@@ -67,6 +69,7 @@ class Agent(PhoneBook):
         ConfigurationError: A name, URL or setting can't be used.
         BackendUnavailableError: A backend can't be used here.
         StoreUnavailableError: The store did not answer in time.
+        StoreAuthError: Wrong or missing credentials or rights, or a certificate that is not accepted.
         AgentNameInUseError: A live agent has the name.
     """
 
@@ -75,6 +78,7 @@ class Agent(PhoneBook):
         name: str,
         *,
         store: str | Store | None = None,
+        store_options: Mapping[str, Any] | None = None,
         namespace: str | None = None,
         attributes: Mapping[str, str] | None = None,
         backends: Sequence[str | Backend] = ("ucx",),
@@ -105,6 +109,8 @@ class Agent(PhoneBook):
         self._peers = Peers(name, timeout=timeout)
         try:
             store = store if store is not None else settings.store
+            if store_options and store is None:
+                raise ConfigurationError(f"agent {name!r}: store_options are for a store that is given by its URL")
             if store is not None:
                 from trunkline.agent.membership import Membership
 
@@ -112,6 +118,7 @@ class Agent(PhoneBook):
                     name,
                     store,
                     namespace,
+                    store_options=store_options or {},
                     incarnation=self.incarnation,
                     ttl=settings.session_ttl if ttl is None else ttl,
                     attributes=dict(attributes or {}),

@@ -24,7 +24,7 @@ from trunkline.errors import ClosedError, TrunklineError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from trunkline.clock import Clock
     from trunkline.directory.observer import Observer, Subscription
@@ -41,13 +41,23 @@ class Announcer:
         observer: Tells when NIXL's own agents have been heard.
         lock: Held while watches are told; whoever has to keep an order holds it longer.
         clock: Measures the watches' time-outs.
+        open_watch: Makes the watches.
     """
 
-    def __init__(self, name: str, observer: Observer, lock: threading.RLock, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        observer: Observer,
+        lock: threading.RLock,
+        clock: Clock,
+        *,
+        open_watch: Callable[..., DirectoryWatch] = DirectoryWatch,
+    ) -> None:
         self._name = name
         self._observer = observer
         self._lock = lock
         self._clock = clock
+        self._open_watch = open_watch
         self._listings: dict[str, AgentListing] = {}  # as told
         self._unreachable: dict[str, str] = {}  # incarnations whose process is known to have ended
         self._watches: list[DirectoryWatch] = []
@@ -72,7 +82,7 @@ class Announcer:
 
         observer = self._observer
         subscription: Subscription | None = None
-        watch = DirectoryWatch(
+        watch = self._open_watch(
             pattern,
             attributes,
             include_nixl=include_nixl,

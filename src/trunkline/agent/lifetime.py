@@ -1,23 +1,31 @@
-"""What happens to open agents when the process forks or ends."""
+"""What happens to open agents, and adapters of NVIDIA's, when the process forks or ends."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import weakref
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from trunkline.agent.agent import Agent
+from typing import Protocol
 
 EXIT_TIMEOUT = 2.0
 """Seconds that closing an agent may take while the interpreter exits."""
 
-_open_agents: weakref.WeakSet[Agent] = weakref.WeakSet()
+
+class Closable(Protocol):
+    """What an agent has in common with an adapter."""
+
+    def close(self, timeout: float) -> None:
+        """Give everything back within some seconds."""
+        ...
+
+    def _after_fork(self) -> None: ...
+
+
+_open_agents: weakref.WeakSet[Closable] = weakref.WeakSet()
 _hooked = False
 
 
-def watch_over(agent: Agent) -> None:
+def watch_over(agent: Closable) -> None:
     """Close the agent at exit, and make it unusable in forked children."""
     global _hooked  # noqa: PLW0603 - the hooks can be installed once per process only
     if not _hooked:
@@ -27,7 +35,7 @@ def watch_over(agent: Agent) -> None:
     _open_agents.add(agent)
 
 
-def let_go(agent: Agent) -> None:
+def let_go(agent: Closable) -> None:
     """The agent was closed."""
     _open_agents.discard(agent)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trunkline.directory.directory import Directory
-from trunkline.errors import DeadlineError, TrunklineError
+from trunkline.errors import ConfigurationError, DeadlineError, TrunklineError
 from trunkline.metadata.key import MetadataKey, places
 from trunkline.store.registry import open_store
 
@@ -30,6 +30,7 @@ class Membership:
         name: The agent's name.
         store: A URL, opened and closed here, or an open Store, which stays its owner's.
         namespace: Key prefix of the deployment.
+        store_options: How a URL is opened.
         incarnation: Which run of the agent this is.
         ttl: Seconds until the keys of a killed agent vanish.
         attributes: What peers may know of it.
@@ -48,6 +49,7 @@ class Membership:
         store: str | Store,
         namespace: str,
         *,
+        store_options: Mapping[str, Any],
         incarnation: str,
         ttl: float,
         attributes: Mapping[str, str],
@@ -62,8 +64,10 @@ class Membership:
         self._followed: set[str] = set()  # NIXL's own agents, whose keys are watched one by one
         self._following = threading.Lock()  # guards it; before the observer's lock
         self._turn = threading.Lock()  # so that what is published last is the latest; held while the store works
+        if store_options and not isinstance(store, str):
+            raise ConfigurationError(f"agent {name!r}: store_options are for a store that is given by its URL")
         with contextlib.ExitStack() as cleanup:
-            opened = cleanup.enter_context(open_store(store)) if isinstance(store, str) else store
+            opened = cleanup.enter_context(open_store(store, **store_options)) if isinstance(store, str) else store
             self._directory = Directory(opened, namespace=namespace, clock=clock)
             self.publisher = self._directory.open_publisher(
                 name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trunkline.cli.option import Ttl  # noqa: TC001 - typer reads the annotations
+from trunkline.cli.option import Credentials, Ttl  # noqa: TC001 - typer reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,7 @@ def demo(
     transport: Annotated[Transport, typer.Option(help="UCX's choice, or TCP.")] = Transport.DEFAULT,
     devices: Annotated[str, typer.Option(help="Network interfaces that UCX may use.")] = "lo",
     store: Annotated[str | None, typer.Option(metavar="URL", help="Else an etcd of the demo's own.")] = None,
+    credentials: Credentials = None,
     ttl: Ttl = None,
 ) -> None:
     """Move a KV cache between two processes: publish, find, read, verify, survive a death.
@@ -42,8 +43,18 @@ def demo(
         raise typer.BadParameter(f"{model!r} is none of {', '.join(MODELS)}", param_hint="--model")
     # UCX would report the death that the demo is about as an error.
     environment = {"UCX_LOG_LEVEL": "fatal"} | ({"UCX_TLS": "tcp"} if transport is Transport.TCP else {})
+    if credentials is not None and store is None:
+        raise typer.BadParameter("for which store? Give --store as well", param_hint="--credentials")
     with _open_store(store) as url:
-        report = run_demo(url, model=model, blocks=blocks, devices=devices, environment=environment, ttl=ttl)
+        report = run_demo(
+            url,
+            credentials="" if store is None else None if credentials is None else str(credentials),
+            model=model,
+            blocks=blocks,
+            devices=devices,
+            environment=environment,
+            ttl=ttl,
+        )
     print_report(report, f"{model}, {transport.value} transport")
     if not report.ok:
         raise typer.Exit(1)

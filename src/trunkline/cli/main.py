@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from trunkline.cli.agents import agents
 from trunkline.cli.demo import demo
+from trunkline.cli.doctor import doctor
 from trunkline.cli.etcd import etcd
+from trunkline.cli.gc import gc
 from trunkline.cli.nixl import PASS_ON, as_nixl, nixl_path
 from trunkline.cli.offer import offer
+from trunkline.cli.ping import ping
+from trunkline.cli.rbac import rbac
+from trunkline.cli.show import show
 from trunkline.cli.take import take
-from trunkline.cli.terminal import escape
+from trunkline.cli.terminal import escape, escape_logs
 from trunkline.cli.wait import wait
+from trunkline.cli.watch import watch
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:
@@ -33,7 +41,8 @@ class CommandGroup(TyperGroup):
     def invoke(self, ctx: Context) -> Any:  # type: ignore[override] # typer's own Context
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            return super().invoke(ctx)
+            with escape_logs():
+                return super().invoke(ctx)
         except TrunklineError as error:
             if ctx.params.get("verbose"):
                 typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
@@ -53,7 +62,7 @@ def trunkline(
     """Moves tensors, KV cache and files between processes: find a peer by name, read its memory directly."""
 
 
-for command in (offer, take, wait, demo, etcd):
+for command in (offer, take, wait, agents, show, watch, ping, doctor, gc, rbac, demo, etcd):
     app.command()(command)
 app.command("nixl-path")(nixl_path)
 app.command("as-nixl", context_settings=PASS_ON)(as_nixl)
@@ -61,6 +70,7 @@ app.command("as-nixl", context_settings=PASS_ON)(as_nixl)
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error what our errors say
     app(prog_name="trunkline")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trunkline.cli.option import Devices, Namespace, Store, Ttl, parse_attributes
+from trunkline.cli.option import Credentials, Devices, Namespace, Store, Ttl, parse_attributes
 from trunkline.errors import SessionLostError
 from trunkline.offer.manifest import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 
@@ -42,6 +42,7 @@ def offer(
         typer.Option("--attribute", "-a", metavar="KEY=VALUE", help="What others see and select by; may be repeated."),
     ] = None,
     store: Store = None,
+    credentials: Credentials = None,
     namespace: Namespace = None,
     devices: Devices = None,
     ttl: Ttl = None,
@@ -63,8 +64,16 @@ def offer(
     for reason in source.skipped:
         typer.echo(f"skipped {reason}", err=True)
     with (
-        find_store(store) as found,
-        Agent(name, store=found.url, namespace=namespace, attributes=attributes, devices=devices, ttl=ttl) as agent,
+        find_store(store, credentials) as found,
+        Agent(
+            name,
+            store=found.url,
+            store_options=found.options,
+            namespace=namespace,
+            attributes=attributes,
+            devices=devices,
+            ttl=ttl,
+        ) as agent,
     ):
         with show_progress(f"reading {source.name}") as bar:
             bar.start(source.size)

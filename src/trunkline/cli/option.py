@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,11 +29,39 @@ Store = Annotated[
         help="Where agents find each other, as etcd://host:2379; without it an etcd of this machine and user.",
     ),
 ]
+Credentials = Annotated[
+    Path | None,
+    typer.Option(
+        "--credentials",
+        metavar="FILE",
+        help="TOML file with user and password, ca, cert and key for the store; else "
+        "TRUNKLINE_STORE_CREDENTIALS, else ETCDCTL_USER, ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY.",
+    ),
+]
 Namespace = Annotated[
     str | None,
     typer.Option(
         envvar="NIXL_ETCD_NAMESPACE", metavar="PREFIX", help="Key prefix of the deployment; default /nixl/agents."
     ),
+]
+Pattern = Annotated[str, typer.Argument(metavar="NAME-PATTERN", help="Which names: a glob pattern, in quotes.")]
+Selector = Annotated[
+    list[str] | None,
+    typer.Option("--selector", "-l", metavar="KEY=VALUE", help="An attribute they must have; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+GivenStore = Annotated[
+    str | None,
+    typer.Option(
+        envvar="NIXL_ETCD_ENDPOINTS",
+        metavar="URL",
+        help="Where agents find each other, as etcd://host:2379; without it the etcd of this machine and user, "
+        "if one runs.",
+    ),
+]
+StoreTimeout = Annotated[
+    float,
+    typer.Option(min=0, metavar="SECONDS", callback=_check_seconds, help="How long the store may take to answer."),
 ]
 Devices = Annotated[
     str | None,

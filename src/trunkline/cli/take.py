@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from trunkline.cli.option import Devices, Namespace, Store, Timeout, Ttl  # noqa: TC001 - typer reads the annotations
+from trunkline.cli.option import Credentials, Devices, Namespace, Store, Timeout, Ttl  # noqa: TC001 - typer reads the annotations
 
 
 def take(
@@ -20,6 +20,7 @@ def take(
     timeout: Timeout = 30.0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file or empty directory.")] = False,
     store: Store = None,
+    credentials: Credentials = None,
     namespace: Namespace = None,
     devices: Devices = None,
     ttl: Ttl = None,
@@ -43,8 +44,15 @@ def take(
     kept = 0
 
     with (
-        find_store(store) as found,
-        Agent(own_name(), store=found.url, namespace=namespace, devices=devices, ttl=ttl) as agent,
+        find_store(store, credentials) as found,
+        Agent(
+            own_name(),
+            store=found.url,
+            store_options=found.options,
+            namespace=namespace,
+            devices=devices,
+            ttl=ttl,
+        ) as agent,
         show_progress(f"taking {name}") as bar,
     ):
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trunkline.cli.option import Namespace, Store, Timeout, parse_attributes
+from trunkline.cli.option import AsJson, Credentials, Namespace, Pattern, Selector, Store, Timeout, parse_attributes
 from trunkline.cli.terminal import escape
 from trunkline.errors import DeadlineError, StoreUnavailableError
 
@@ -23,15 +23,10 @@ SHOWN_NAMES = 20
 
 
 def wait(
-    pattern: Annotated[
-        str, typer.Argument(metavar="NAME-PATTERN", help="Which names count: a glob pattern, in quotes.")
-    ] = "*",
+    pattern: Pattern = "*",
     *,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many have to be there.")] = 1,
-    selector: Annotated[
-        list[str] | None,
-        typer.Option("--selector", "-l", metavar="KEY=VALUE", help="An attribute they must have; may be repeated."),
-    ] = None,
+    selector: Selector = None,
     timeout: Timeout = 30.0,
     include_nixl: Annotated[
         bool,
@@ -40,8 +35,9 @@ def wait(
             "namespace is sent here."
         ),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of names.")] = False,
+    as_json: AsJson = False,
     store: Store = None,
+    credentials: Credentials = None,
     namespace: Namespace = None,
 ) -> None:
     """Wait until that many agents are there and can be used; print the names of all that are.
@@ -52,12 +48,12 @@ def wait(
     from trunkline.cli.store import find_store
     from trunkline.directory.directory import Directory
     from trunkline.directory.gathering import wait_gathered
+    from trunkline.inspection.facts import listing_facts
     from trunkline.metadata.key import DEFAULT_NAMESPACE
-    from trunkline.store.registry import open_store
 
     attributes = parse_attributes(selector or (), "--selector")
     wanted = describe(pattern, attributes, count)
-    with find_store(store) as found, open_store(found.url) as opened:
+    with find_store(store, credentials) as found, found.open() as opened:
         directory = Directory(opened, namespace=namespace or DEFAULT_NAMESPACE)
         where = f"under {directory.namespace} in {opened.url}"
         with (
@@ -75,7 +71,7 @@ def wait(
         )
     if len(agents) < count:
         raise DeadlineError(f"waited {timeout:g} s for {wanted} {where}: {state(gathering)}", count=len(agents))
-    typer.echo(json.dumps([facts(agent) for agent in agents]) if as_json else "\n".join(_names(agents)))
+    typer.echo(json.dumps([listing_facts(agent) for agent in agents]) if as_json else "\n".join(_names(agents)))
 
 
 def describe(pattern: str, attributes: dict[str, str], count: int) -> str:
@@ -100,20 +96,6 @@ def progress(gathering: Gathering) -> str:
     if gathering.outage is not None:
         return f"the store does not answer: {escape(gathering.outage)}"
     return state(gathering) if gathering.is_synced else "asking who is there"
-
-
-def facts(agent: AgentListing) -> dict[str, object]:
-    """Return what ``--json`` says of an agent."""
-    return {
-        "name": agent.name,
-        "incarnation": agent.incarnation,
-        "host": agent.host,
-        "pid": agent.pid,
-        "attributes": dict(agent.attributes),
-        "labels": dict(agent.labels),
-        "is_nixl": agent.is_nixl,
-        "state": agent.state,
-    }
 
 
 @contextmanager

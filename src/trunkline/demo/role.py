@@ -34,6 +34,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         blocks: How many blocks prefill's cache has; decode's has half of that.
         devices: Network interfaces that UCX may use.
         step_timeout: Seconds for each step.
+        credentials: A credentials file for the store, empty for none; None leaves that to the environment.
         ttl: Seconds that the role's keys outlive it; None for the agent's default.
         life: Prefill's first or second life.
     """
@@ -44,6 +45,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     blocks: int
     devices: str
     step_timeout: float
+    credentials: str | None = None
     ttl: float | None = None
     life: int = 1
 
@@ -57,6 +59,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return Agent(
             name,
             store=self.store,
+            store_options={} if self.credentials is None else {"credentials": self.credentials},
             namespace=self.namespace,
             devices=self.devices,
             ttl=self.ttl,
@@ -64,9 +67,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_TASK = msgspec.json.Decoder(Task)
+
+
 def task_of_arguments() -> Task:
     """Return this process's task."""
-    return msgspec.json.decode(sys.argv[1], type=Task)
+    return _TASK.decode(sys.argv[1])
 
 
 def tell(event: str, **facts: Any) -> None:

@@ -47,6 +47,7 @@ def run_demo(
     blocks: int,
     devices: str,
     environment: Mapping[str, str],
+    credentials: str | None = None,
     ttl: float | None = None,
 ) -> Report:
     """Run the demo to its end, good or bad; no process outlives it.
@@ -57,10 +58,12 @@ def run_demo(
         blocks: How many blocks prefill's cache has, at least 2; decode reads half of them.
         devices: Network interfaces that UCX may use.
         environment: More environment variables for the two roles.
+        credentials: A credentials file for the store, empty for none; None leaves that to the environment.
         ttl: Seconds that the roles' keys outlive them.
     """
     task = Task(
         store=store,
+        credentials=credentials,
         namespace=f"/trunkline/demo/{uuid.uuid4().hex}",
         model=model,
         blocks=blocks,

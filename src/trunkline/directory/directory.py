@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -90,6 +91,7 @@ class Directory:
             software=_software(),
             backends=tuple(backends),
             attributes=dict(attributes or {}),
+            opened_at=round(time.time(), 3),
         )
         key = MetadataKey(self._namespace, name)
         observer = open_observer(self._store, self._namespace, clock=self._clock)

@@ -97,7 +97,7 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class StoreLost:
-    """The store can't be reached: what is known may be out of date."""
+    """The store can't be reached, or it took the right to watch away: what is known may be out of date."""
 
     reason: str
 

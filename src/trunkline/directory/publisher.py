@@ -22,7 +22,7 @@ from trunkline.errors import (
     DeadlineError,
     ForkedError,
     SessionLostError,
-    StoreLimitError,
+    StoreAuthError,
     SupersededError,
     TrunklineError,
 )
@@ -49,7 +49,10 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that giving up a lease may take; after that it runs out by itself."""
 
 MEND_TIMEOUT = 5.0
-"""Seconds that one attempt in the background may take."""
+"""Seconds that one attempt in the background may take, and more for what is large:"""
+
+MEND_RATE = 1 << 20
+"""Bytes a second that are enough for it."""
 
 
 class Publisher:
@@ -109,6 +112,7 @@ class Publisher:
         self._granted_ttl = ttl
         self._overwritten: set[str] = set()  # keys that somebody else wrote to; the next publication writes them again
         self._lost: str | None = None
+        self._obstacle: str | None = None  # why the latest attempt to come back failed
         self._is_superseded = False
         self._is_closed = False
         self._strangers: dict[str, int] = {}  # keys that were told of, with the revision of that
@@ -147,7 +151,8 @@ class Publisher:
     @property
     def lost(self) -> str | None:
         """Why others can't find the agent at present, or None. It ends by itself, unless the name was taken over."""
-        return self._lost
+        lost, obstacle = self._lost, self._obstacle
+        return lost if lost is None or obstacle is None else f"{lost}; not back yet: {obstacle}"
 
     @property
     def is_superseded(self) -> bool:
@@ -169,6 +174,9 @@ class Publisher:
     ) -> int:
         """Put metadata and the presence record that describes it, in one transaction, and return its revision.
 
+        If they are over 1 MiB together, the largest of them are written in chunks before that transaction. Under the
+        label NIXL's agents then find how this one is reached, and no memory.
+
         What is published already is not written again. If the store can't be reached in time, the publication is made
         up for as soon as it can, unless another replaces it.
 
@@ -181,7 +189,7 @@ class Publisher:
 
         Raises:
             SupersededError: Another agent took the name over.
-            StoreLimitError: Everything together is over 1.4 MiB.
+            StoreLimitError: Metadata or catalog is over 64 MiB.
             ConfigurationError: The label is not allowed, or there are more than 64.
             ClosedError, DeadlineError, StoreError: The publisher was closed, an earlier publication took too
                 long, the store failed (then this one may or may not have happened).
@@ -270,11 +278,18 @@ class Publisher:
         try:
             if self._is_closed or self._is_superseded:
                 return None
-            self._put_in_order(Deadline(MEND_TIMEOUT, self._clock))
+            self._put_in_order(Deadline(MEND_TIMEOUT + self._content.size / MEND_RATE, self._clock))
         except TrunklineError as error:
             if self._is_superseded or isinstance(error, (ClosedError, ForkedError)):
                 return None
-            _log.info("agent %r is not back in the directory yet: %s", self.name, error)
+            is_denied = isinstance(error, StoreAuthError) and self._obstacle is None
+            _log.log(
+                logging.WARNING if is_denied else logging.INFO,
+                "agent %r is not back in the directory yet: %s",
+                self.name,
+                error,
+            )
+            self._obstacle = str(error)
             return self._backoff.next_delay()
         finally:
             self._turn.release()
@@ -290,7 +305,7 @@ class Publisher:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else f"lost: {self._lost}" if self._lost else "open"
+        state = "closed" if self._is_closed else f"lost: {self.lost}" if self.lost else "open"
         return f"<Publisher {self.name!r} {self.incarnation[:8]} {state}>"
 
     @contextmanager
@@ -348,7 +363,7 @@ class Publisher:
                         self._missed.add(self._key.presence)
                         continue
                 else:
-                    self._lost = None
+                    self._lost = self._obstacle = None
                     self._overwritten.difference_update(again)
                     return revision
             self._lost = self._lost or self._reason()
@@ -360,7 +375,7 @@ class Publisher:
                 self._give_up(str(error))
                 raise self._superseded() from error
             _log.info("agent %r is back in the directory, in session number %d", self.name, self._sessions)
-            self._lost = None
+            self._lost = self._obstacle = None
 
     def _open_session(self, deadline: Deadline, *, takeover: bool, is_patient: bool) -> Session:
         """Claim the name on a new lease, and publish everything with it."""
@@ -368,7 +383,7 @@ class Publisher:
         self._leases.add(lease.id)
         session = Session(self._store, self._key, lease, self._clock, after=self._session)
         try:
-            self._claim(session, deadline, takeover=takeover, is_patient=is_patient)
+            session.claim(self._presence, self._content, deadline, takeover=takeover, is_patient=is_patient)
         except BaseException:
             with suppress(TrunklineError):  # why the claim failed is what counts; the lease also ends by itself
                 lease.close(ABANDON_TIMEOUT)
@@ -379,20 +394,10 @@ class Publisher:
         self._session = session
         return session
 
-    def _claim(self, session: Session, deadline: Deadline, *, takeover: bool, is_patient: bool) -> None:
-        try:
-            session.claim(self._presence, self._content, deadline, takeover=takeover, is_patient=is_patient)
-        except StoreLimitError:  # each label fits into a transaction, but not all together
-            labels: dict[str, bytes] = {}
-            session.claim(self._presence, Content(), deadline, takeover=takeover, is_patient=is_patient)
-            for label, value in self._content.labels.items():
-                labels[label] = value
-                session.write(self._presence, Content(labels), deadline)
-
     def _give_up(self, reason: str) -> None:
         """Another incarnation has the name: stop for good, and say so."""
         self._is_superseded = True
-        self._lost = f"another agent took the name over: {reason}"
+        self._lost, self._obstacle = f"another agent took the name over: {reason}", None
         _log.warning("agent %r lost its name: %s", self.name, reason)
         if self._session is not None:
             self._session.lease.orphan()

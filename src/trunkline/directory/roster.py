@@ -214,11 +214,14 @@ class Roster:
         )
 
     def _lose_store(self, source: str, reason: str, now: float) -> list[DirectoryEvent]:
-        was_known = bool(self._interrupted)
+        is_first = not self._interrupted
+        is_news = is_first or (source in self._interrupted and reason != self._outage)
         self._interrupted.add(source)
-        if was_known:
+        if is_first:
+            self._lost_at = now
+        if not is_news:
             return []
-        self._lost_at, self._outage = now, reason
+        self._outage = reason
         return [StoreLost(reason)]
 
     def _find_store(self, source: str, now: float) -> list[DirectoryEvent]:

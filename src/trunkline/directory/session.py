@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from trunkline.clock import Clock, Deadline
+from trunkline.directory.chunks import MAX_TRANSACTION_SIZE, ChunkWriter, choose_chunked
 from trunkline.directory.claim import Claim
 from trunkline.errors import (
+    MetadataDecodeError,
     SessionLostError,
-    StoreLimitError,
     StoreRequestError,
     SupersededError,
     TrunklineError,
 )
+from trunkline.metadata.head import without_sections
 from trunkline.metadata.key import MetadataKey
 from trunkline.metadata.presence import (
+    ContentRecord,
     LabelRecord,
     Presence,
     content_record,
@@ -43,9 +47,6 @@ if TYPE_CHECKING:
 
     from trunkline.store.contract import Lease
 
-MAX_PUBLICATION_SIZE = 1_468_006
-"""Bytes of metadata, catalog and presence record together: 1.4 MiB. etcd's limit for a transaction is 1.5 MiB."""
-
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -53,6 +54,11 @@ class Content:
 
     labels: Mapping[str, bytes] = field(default_factory=dict)
     catalog: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of it all."""
+        return sum(map(len, self.labels.values())) + len(self.catalog or b"")
 
 
 class Session:
@@ -83,6 +89,7 @@ class Session:
         self._clock = clock
         self.presence: Presence = Presence(incarnation="") if after is None else after.presence
         self.generation: int = 0 if after is None else after.generation
+        self._chunks = ChunkWriter(store, key, lease.id)
         self._marker_is_put = False
         self._is_in_doubt = False
 
@@ -93,14 +100,12 @@ class Session:
 
         Raises:
             As :meth:`trunkline.directory.claim.Claim.run`, and:
-            StoreLimitError: It is more than one transaction takes.
+            SessionLostError: The lease is gone already.
+            StoreLimitError: As :meth:`write`.
         """
-        presence = self._announce(presence, content)
-        puts = [Put(str(self._label_key(label)), value, self.lease.id) for label, value in content.labels.items()]
-        if content.catalog is not None:
-            puts.append(Put(self._key.catalog, content.catalog, self.lease.id))
+        presence, values = self._arrange(presence, content, deadline, is_claimed=False)
         record = encode_presence(presence)
-        self._check_size(record, puts)
+        puts = [Put(name, value, self.lease.id) for name, value in values.items()]
         claim = Claim(
             self._store,
             self._key,
@@ -132,41 +137,34 @@ class Session:
         Raises:
             SessionLostError: The lease is gone, and all keys with it.
             SupersededError: Another agent took the name over.
-            StoreLimitError: It is more than one transaction takes.
+            StoreLimitError: Metadata or a catalog is over 64 MiB.
             StoreError: The store failed (then this may or may not have happened; the next call finds out).
         """
         if self._is_in_doubt:
             self._reload(deadline)
-        before, now = self.presence, self._announce(presence, content)
-        changed = [
-            label
-            for label, record in now.labels.items()
-            if before.labels.get(label) != record or str(self._label_key(label)) in again
-        ]
-        if now == before and not changed and not self._is_in_doubt:
+        before = self.presence
+        now, values = self._arrange(presence, content, deadline, again=again)
+        if now == before and not values and not self._is_in_doubt:
             held, _ = self._store.get(self._key.presence, timeout=deadline.remaining())
             if held is None or held.lease != self.lease.id:
                 raise self._loss(is_superseded=held is not None)
             return self.revision
-        operations: list[Operation] = [
-            Put(str(self._label_key(label)), content.labels[label], self.lease.id) for label in changed
-        ]
-        operations.extend(Delete(str(self._label_key(label))) for label in before.labels if label not in now.labels)
-        if now.catalog != before.catalog:
-            catalog = content.catalog
-            operations.append(
-                Delete(self._key.catalog) if catalog is None else Put(self._key.catalog, catalog, self.lease.id)
-            )
+        operations: list[Operation] = [Put(name, value, self.lease.id) for name, value in values.items()]
+        left = self._records(now, in_one_value=True)
+        operations.extend(Delete(name) for name in self._records(before, in_one_value=True) if name not in left)
         # When nothing is left the marker goes too, so that NIXL's peers forget the agent.
         marker_is_put = bool(now.labels) or (self._marker_is_put and not before.labels)
         if self._marker_is_put and not marker_is_put:
             operations.append(Delete(self._key.marker))
-        return self._transact(now, operations, marker_is_put=marker_is_put, deadline=deadline)
+        revision = self._transact(now, operations, marker_is_put=marker_is_put, deadline=deadline)
+        self._chunks.keep_only(now.contents, deadline)
+        return revision
 
     def repair(self, content: Content, deadline: Deadline) -> bool:
         """Put again what somebody else deleted of this session's keys; return whether there was anything.
 
-        Keys that somebody else has overwritten stay as they are: two that write in turn would never end.
+        Keys that somebody else has overwritten stay as they are: two that write in turn would never end. Chunks are
+        looked after by the next :meth:`write`.
 
         Raises:
             As :meth:`write`.
@@ -182,10 +180,12 @@ class Session:
         record = found.get(key.presence)
         if record is not None and record.lease != lease:
             raise self._loss(is_superseded=True)
-        published = [label for label in presence.labels if label in content.labels]
-        expected = {str(self._label_key(label)): content.labels[label] for label in published}
-        if presence.catalog is not None and content.catalog is not None:
-            expected[key.catalog] = content.catalog
+        contents = self._contents(content)
+        expected = {
+            name: _value(contents[name], record)
+            for name, record in self._records(presence, in_one_value=True).items()
+            if name in contents
+        }
         puts = [Put(name, value, lease) for name, value in expected.items() if name not in found]
         conditions: list[Condition] = [KeyHasLease(key.presence, lease)]
         if record is None:
@@ -208,9 +208,8 @@ class Session:
         """
         deadline = Deadline(timeout, self._clock)
         if not self.lease.is_lost and not self._is_in_doubt:
-            last = msgspec.structs.replace(self.presence, state="withdrawn", labels={}, catalog=None)
-            keys = [str(self._label_key(label)) for label in self.presence.labels]
-            keys.extend([self._key.catalog] if self.presence.catalog is not None else [])
+            last = msgspec.structs.replace(self.presence.publishing({}, None), state="withdrawn")
+            keys = [*self._records(self.presence, in_one_value=True)]
             keys.extend([self._key.marker] if self._marker_is_put else [])
             with suppress(TrunklineError):  # the word is a kindness: what counts is that the lease ends
                 self._store.transact(
@@ -227,44 +226,93 @@ class Session:
 
     @property
     def keys(self) -> set[str]:
-        """The keys that it put and did not take back."""
-        keys = {str(self._label_key(label)) for label in self.presence.labels} | {self._key.presence}
+        """The keys that it put and did not take back, but for chunks."""
+        keys = {*self._records(self.presence, in_one_value=True), self._key.presence}
         if self._marker_is_put:
             keys.add(self._key.marker)
-        if self.presence.catalog is not None:
-            keys.add(self._key.catalog)
         return keys
 
     def _label_key(self, label: str) -> MetadataKey:
         return MetadataKey(self._key.namespace, self._key.agent, label)
 
-    def _announce(self, presence: Presence, content: Content) -> Presence:
-        """Return the record that describes the content; what stayed the same keeps its generation."""
-        labels: dict[str, LabelRecord] = {}
-        generation = self.generation + 1
-        for label, value in content.labels.items():
-            known = self.presence.labels.get(label)
-            if known is not None and known.describes(value):
-                labels[label] = known
-            else:
-                record = content_record(value)
-                labels[label] = LabelRecord(record.size, record.sha256, generation)
-                self.generation = generation
-        catalog = None if content.catalog is None else content_record(content.catalog)
-        return msgspec.structs.replace(presence, labels=labels, catalog=catalog)
+    def _contents(self, content: Content) -> dict[str, bytes]:
+        """Return contents by the key that stands for them."""
+        catalog = {} if content.catalog is None else {self._key.catalog: content.catalog}
+        return {**{str(self._label_key(label)): value for label, value in content.labels.items()}, **catalog}
 
-    def _check_size(self, record: bytes, puts: list[Put]) -> None:
-        size = len(record) + sum(len(put.value) for put in puts)
-        if size > MAX_PUBLICATION_SIZE:
-            sizes = ", ".join(f"{put.key} {len(put.value)} bytes" for put in puts)
-            raise StoreLimitError(
-                f"agent {self._key.agent!r} can't publish {size} bytes at once (at most {MAX_PUBLICATION_SIZE}): "
-                f"{sizes}, presence record {len(record)} bytes. Register fewer, larger ranges, or pass the metadata "
-                "to the peer yourself",
-                agent=self._key.agent,
-                size=size,
-                limit=MAX_PUBLICATION_SIZE,
-            )
+    def _records(self, presence: Presence, *, in_one_value: bool = False) -> dict[str, ContentRecord]:
+        """Return the records of contents by the key that stands for them: of all, or of those whose key is put.
+
+        That is the key of every label, for NIXL's agents, and the catalog's unless it lies in chunks.
+        """
+        records: dict[str, ContentRecord] = {
+            str(self._label_key(label)): record for label, record in presence.labels.items()
+        }
+        if presence.catalog is not None and not (in_one_value and presence.catalog.chunks is not None):
+            records[self._key.catalog] = presence.catalog
+        return records
+
+    def _arrange(
+        self,
+        presence: Presence,
+        content: Content,
+        deadline: Deadline,
+        *,
+        is_claimed: bool = True,
+        again: Collection[str] = (),
+    ) -> tuple[Presence, dict[str, bytes]]:
+        """Return the record that describes the content, and what has to be put along with it, by key.
+
+        What is too large for that is written here, in chunks. What stayed the same keeps its generation, and stays
+        where it is, unless it is not all there.
+
+        Args:
+            presence: What the agent says of itself, without labels and catalog.
+            content: What it publishes.
+            deadline: When to give up.
+            is_claimed: Whether the session holds the name already; else nothing is there yet.
+            again: Keys to put although they should be there already.
+        """
+        contents, known = self._contents(content), self._records(self.presence)
+        same = {name: known[name] for name in contents if name in known and known[name].describes(contents[name])}
+        whole = self._chunks.intact(same.values(), deadline) if is_claimed else set()
+        kept = {
+            name: record
+            for name, record in same.items()
+            if is_claimed and (record.chunks is None or record.chunks.directory in whole)
+        }
+        fresh = {name: value for name, value in contents.items() if name not in kept}
+        room = MAX_TRANSACTION_SIZE - len(encode_presence(presence))
+        put = partial(self._put_chunk, is_claimed=is_claimed, deadline=deadline)
+        chunks = {name: self._chunks.write(fresh[name], put) for name in choose_chunked(fresh, room)}
+        generation = self.generation + 1
+        labels: dict[str, LabelRecord] = {}
+        for label, value in content.labels.items():
+            name = str(self._label_key(label))
+            if name in same:
+                number = self.presence.labels[label].generation
+            else:
+                number = self.generation = generation
+            record = kept.get(name) or content_record(value)
+            labels[label] = LabelRecord(record.size, record.sha256, number, chunks=chunks.get(name, record.chunks))
+        catalog = None
+        if content.catalog is not None:
+            catalog = kept.get(self._key.catalog) or content_record(content.catalog)
+            catalog = msgspec.structs.replace(catalog, chunks=chunks.get(self._key.catalog, catalog.chunks))
+        now = presence.publishing(labels, catalog)
+        values = {
+            name: _value(contents[name], record)
+            for name, record in self._records(now, in_one_value=True).items()
+            if name in fresh or name in again
+        }
+        return now, values
+
+    def _put_chunk(self, name: str, value: bytes, *, is_claimed: bool, deadline: Deadline) -> None:
+        # As long as the name is not claimed there is no record to guard by; then nobody but us knows the key.
+        condition = KeyHasLease(self._key.presence, self.lease.id) if is_claimed else KeyIsAbsent(name)
+        result = self._run([condition], [Put(name, value, self.lease.id)], deadline)
+        if is_claimed and not result.succeeded:
+            raise self._loss(is_superseded=bool(result.reads[0]))
 
     def _transact(
         self, presence: Presence, operations: list[Operation], *, marker_is_put: bool, deadline: Deadline
@@ -275,7 +323,6 @@ class Session:
         in between.
         """
         lease, record = self.lease.id, encode_presence(presence)
-        self._check_size(record, [operation for operation in operations if isinstance(operation, Put)])
         conditions: list[Condition] = [KeyHasLease(self._key.presence, lease)]
         writes = [*operations, Put(self._key.presence, record, lease)]
         if marker_is_put and not self._marker_is_put:
@@ -332,3 +379,13 @@ class Session:
             key=self._key.presence,
             lease=self.lease.id,
         )
+
+
+def _value(content: bytes, record: ContentRecord) -> bytes:
+    """Return what lies under the key of a content: itself, or of one in chunks what NIXL's agents can use of it."""
+    if record.chunks is None:
+        return content
+    try:
+        return without_sections(content)
+    except MetadataDecodeError:  # it is not NIXL's, so they can't use anything of it
+        return b""

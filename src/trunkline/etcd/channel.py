@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -69,15 +70,41 @@ class Channel:
 
 
 def _credentials(config: EtcdConfig) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(config.ca), certificate_chain=_read(config.cert), private_key=_read(config.key)
+    """Return what gRPC needs. What it would only log, or report as a failure to connect, is refused here."""
+    given = config.credentials
+    ca, cert, key = (
+        _read(getattr(given, name), what, config.url)
+        for name, what in (("ca", "CA certificates"), ("cert", "client certificate"), ("key", "private key"))
     )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is not None:
+        try:
+            context.load_verify_locations(cadata=ca.decode("ascii"))
+        except (ssl.SSLError, ValueError):
+            raise _unusable("CA certificates", given.ca, config.url, "they are no PEM certificates") from None
+    if cert is not None:
+        assert given.cert is not None
+        try:
+            context.load_cert_chain(given.cert, given.key, password=_refuse)
+        except (OSError, ValueError) as error:  # what OpenSSL says of it is an OSError, too
+            reason = getattr(error, "reason", None) or error
+            flaw = f"it is no PEM certificate with the private key in {given.key}, unencrypted ({reason})"
+            raise _unusable("client certificate", given.cert, config.url, flaw) from None
+    return grpc.ssl_channel_credentials(root_certificates=ca, certificate_chain=cert, private_key=key)
 
 
-def _read(path: Path | None) -> bytes | None:
+def _refuse() -> str:
+    raise ValueError("the key is encrypted")
+
+
+def _read(path: Path | None, what: str, url: str) -> bytes | None:
     if path is None:
         return None
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"certificate file for etcd: {error}", path=str(path)) from error
+        raise _unusable(what, path, url, f"{error.strerror}") from error
+
+
+def _unusable(what: str, path: Path | None, url: str, flaw: str) -> ConfigurationError:
+    return ConfigurationError(f"{what} for etcd at {url}: {path} can't be used: {flaw}", path=str(path), url=url)

@@ -35,10 +35,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One member's account of itself: its version, and the id of the leader it follows."""
+    """One member's account of itself.
+
+    Attributes:
+        version: Its version.
+        leader: The id of the leader it follows; 0 for none.
+        size: Bytes of its database's file.
+        errors: What it says is wrong, alarms among it.
+    """
 
     version: str
     leader: int
+    size: int = 0
+    errors: tuple[str, ...] = ()
 
 
 class EtcdClient:
@@ -58,18 +67,25 @@ class EtcdClient:
         self._clock = clock
         self._connection = Connection(config, clock=clock)
         self._keeper = LeaseKeeper(Connection(config, clock=clock), clock)
-        self._watch_stream = WatchStream(self._connection, clock, self._list_for_watch)
+        self._watch_stream = WatchStream(self._connection, clock, self._list_for_watch, self._read_for_watch)
 
     @property
     def is_foreign(self) -> bool:
         """Whether this process is a forked child of the one that made the client."""
         return self._connection.is_foreign
 
-    def range(self, key: bytes, range_end: bytes = b"", *, keys_only: bool = False, timeout: float | None) -> Listing:
-        """Read one key, or all from ``key`` up to ``range_end``, as of now (linearizable)."""
-        response = self._call(
-            RANGE, "get", timeout, key=key, fields={"key": key, "range_end": range_end, "keys_only": keys_only}
-        )
+    def range(
+        self,
+        key: bytes,
+        range_end: bytes = b"",
+        *,
+        keys_only: bool = False,
+        revision: int = 0,
+        timeout: float | None,
+    ) -> Listing:
+        """Read one key, or all from ``key`` up to ``range_end``: as of now (linearizable), or as of a revision."""
+        fields = {"key": key, "range_end": range_end, "keys_only": keys_only, "revision": revision}
+        response = self._call(RANGE, "get", timeout, key=key, fields=fields)
         return Listing(_entries(response.kvs), response.header.revision, response.header.cluster_id)
 
     def put(self, key: bytes, value: bytes, *, lease: int = 0, timeout: float | None) -> int:
@@ -161,7 +177,7 @@ class EtcdClient:
     def status(self, *, timeout: float | None) -> Status:
         """Ask whichever member answers for its status."""
         response = self._call(STATUS, "status", timeout, fields={})
-        return Status(response.version, response.leader)
+        return Status(response.version, response.leader, response.dbSize, tuple(response.errors))
 
     def close(self) -> None:
         """End all watches, stop refreshing leases (without revoking them), join the threads, disconnect. Idempotent."""
@@ -202,6 +218,9 @@ class EtcdClient:
 
     def _list_for_watch(self, key: bytes, range_end: bytes, timeout: float) -> Listing:
         return self.range(key, range_end, timeout=timeout)
+
+    def _read_for_watch(self, key: bytes, revision: int, timeout: float) -> Listing:
+        return self.range(key, revision=revision, timeout=timeout)
 
 
 def _entries(messages: Any) -> tuple[KeyValue, ...]:

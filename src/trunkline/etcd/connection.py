@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 ATTEMPT_TIMEOUT = 2.0
 _LOSES_WRITES = {"3.5.0", "3.5.1", "3.5.2"}  # etcd's own announcement, fixed in 3.5.3
+_TOKEN_RENEWALS = 4  # of one call: while somebody sets roles up, each step makes the tokens before it old
 _REQUIRE_LEADER = ("hasleader", "true")  # a member cut off from its leader then refuses instead of going stale
 
 
@@ -109,15 +110,15 @@ class Connection:
 
         Raises:
             StoreUnavailableError: No endpoint answered in time; without ``repeat`` it may have been carried out.
-            StoreAuthError: Wrong or missing credentials or rights.
+            StoreAuthError: Wrong or missing credentials or rights; or no endpoint and we accept each other's
+                certificates.
             StoreLimitError: The request is too large.
             StoreRequestError: etcd refused it otherwise; ``context["code"]`` is the gRPC status.
             ClosedError: Closed, before or meanwhile.
             ForkedError: Made by a parent process.
         """
         backoff = Backoff()
-        failures = slow = 0
-        token_was_renewed = False
+        failures = slow = distrusted = renewals = 0
         while True:
             self.check_usable()
             if not repeat and not self._has_answered:
@@ -138,22 +139,27 @@ class Connection:
             else:
                 self._has_answered = True
                 return response
-            if failure.kind is Kind.TOKEN and token is not None and not token_was_renewed:
-                token_was_renewed = True
+            if failure.kind is Kind.TOKEN and token is not None and renewals < _TOKEN_RENEWALS:
+                if renewals:
+                    self.pause(deadline.remaining(backoff.next_delay()))
+                renewals += 1
                 self.forget_token(token)
                 continue
             if failure.is_passing:
                 self.leave(channel)
                 failures += 1
                 slow += failure.kind is Kind.TIMED_OUT
-                if repeat and failures >= len(self._channels):
-                    self.pause(deadline.remaining(backoff.next_delay()))
-                if repeat and not deadline.has_passed:
-                    continue
+                distrusted += failure.is_distrust
+                is_hopeless = distrusted == failures >= len(self._channels)  # the next round would end no better
+                if repeat and not is_hopeless:
+                    if failures >= len(self._channels):
+                        self.pause(deadline.remaining(backoff.next_delay()))
+                    if not deadline.has_passed:
+                        continue
             final = store_error(
                 failure, operation=operation, key=key, url=self.config.url, endpoint=channel.endpoint, deadline=deadline
             )
-            if failure.is_passing and not repeat:
+            if failure.is_passing and not failure.is_distrust and not repeat:
                 message = f"{final.message}; whether it was carried out is not known"
                 final = StoreUnavailableError(message, **final.context)
             raise final from cause
@@ -196,14 +202,15 @@ class Connection:
 
     def _authenticated_token(self, channel: Channel, deadline: Deadline) -> str | None:
         token = self._token
-        if token is not None or not self.config.username:
+        if token is not None or not self.config.credentials.username:
             return token
         remaining = deadline.remaining()
         is_alone = self._token_lock.acquire(timeout=-1 if remaining is None else remaining)
         try:
             token = self._token
             if token is None:
-                request = AUTHENTICATE.request(name=self.config.username, password=self.config.password)
+                credentials = self.config.credentials
+                request = AUTHENTICATE.request(name=credentials.username, password=credentials.password)
                 self._token = token = channel.call(AUTHENTICATE, request, deadline.remaining(), _metadata(None)).token
         except grpc.RpcError as error:
             if "authentication is not enabled" not in Failure.of(error).details:

@@ -39,6 +39,7 @@ SUPERVISOR_LOCK = "supervisor.lock"
 START_LOCK = "start.lock"
 RECORD = "server.json"
 _POLL_INTERVAL = 0.02
+_LOOK_TIMEOUT = 5.0
 _SUPERVISOR = (sys.executable, "-P", "-m", "trunkline.etcd.supervisor")  # -P: not what lies in the working directory
 
 
@@ -98,6 +99,20 @@ class LocalEtcd:
 
     def __repr__(self) -> str:
         return f"<LocalEtcd {self.endpoint}>"
+
+
+def running_endpoint(directory: Path | None = None) -> str | None:
+    """Return the endpoint of the etcd of this machine and user if one runs; starts nothing, and makes no claim on it.
+
+    Args:
+        directory: Where its users meet; None for a directory of this user's.
+    """
+    place = directory or runtime_directory()
+    if not (place / START_LOCK).exists():
+        return None
+    with locked(place / START_LOCK, fcntl.LOCK_EX, Deadline(_LOOK_TIMEOUT)):
+        found = _read(place / RECORD)
+        return str(found["endpoint"]) if "endpoint" in found and _is_supervised(place) else None
 
 
 def serve_foreground(

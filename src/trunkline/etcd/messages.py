@@ -173,6 +173,7 @@ StatusResponse
     string version 2
     int64 dbSize 3
     uint64 leader 4
+    repeated string errors 8
 """
 
 _Field = descriptor_pb2.FieldDescriptorProto

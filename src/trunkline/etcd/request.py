@@ -43,6 +43,6 @@ def delete(key: bytes, range_end: bytes = b"") -> Any:
     return RequestOp(request_delete_range={"key": key, "range_end": range_end})
 
 
-def read(key: bytes, range_end: bytes = b"") -> Any:
-    """Read one key, or all from it up to ``range_end``."""
-    return RequestOp(request_range={"key": key, "range_end": range_end})
+def read(key: bytes, range_end: bytes = b"", *, revision: int = 0) -> Any:
+    """Read one key, or all from it up to ``range_end``, as of a revision (0: now)."""
+    return RequestOp(request_range={"key": key, "range_end": range_end, "revision": revision})

@@ -50,7 +50,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """No endpoint answers the watch; a Listing or Change (perhaps empty) follows when one does."""
+    """No endpoint answers the watch, or the right to it was taken away; a Listing or Change (perhaps empty) follows
+    when that is over.
+    """
 
     reason: str
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 QUEUE_LIMIT = 64 << 20
 _EVENT_SIZE = 256  # what an event takes beside its key and value, roughly
-_DELETE = 1  # mvccpb.Event.EventType
+DELETE = 1
+"""A type of events: mvccpb.Event.EventType."""
 
 
 class Watch:
@@ -75,6 +76,7 @@ class Watch:
         self._cluster: int | None = None
         self._is_suspect = False
         self._is_interrupted = False
+        self._is_denied = False
         self._error: StoreError | None = None
         self._is_closed = False
         self._fragments: list[Any] = []
@@ -94,7 +96,8 @@ class Watch:
         """Wait for the next event; None when ``timeout`` seconds passed (None waits for ever).
 
         Raises:
-            StoreAuthError: The right to watch is missing; the watch has ended.
+            StoreAuthError: The right to watch is missing; the watch has ended. (One that is taken away later is an
+                Interruption, and the watch goes on when it is given back.)
             ClosedError: The watch or its client was closed.
             ForkedError: Made by a parent process.
         """
@@ -173,7 +176,7 @@ class Watch:
     def take_listing(self, listing: Listing) -> None:
         """Go on from a listing that was asked for because of ``must_list``."""
         is_unbroken = self._is_suspect and listing.cluster == self._cluster and listing.revision >= self._revision
-        self.must_list = self._is_suspect = False
+        self.must_list = self._is_suspect = self._is_denied = False
         self.has_history = True
         if not is_unbroken:
             self._cluster = listing.cluster
@@ -205,6 +208,15 @@ class Watch:
         if not self._is_interrupted:
             self._is_interrupted = True
             self._enqueue(Interruption(reason))
+
+    def deny(self, reason: str) -> bool:
+        """Note that the right was taken away, and tell the reader once; return whether this was the first time."""
+        self.lose_history()
+        is_news = not self._is_denied
+        if is_news:
+            self._is_denied = self._is_interrupted = True
+            self._enqueue(Interruption(reason))
+        return is_news
 
     def fail(self, error: StoreError) -> None:
         """End the watch with an error, which :meth:`next` raises after the events before it."""
@@ -263,8 +275,8 @@ class Watch:
 
 def _change(revision: int, events: list[Any]) -> Change:
     return Change(
-        put=tuple(KeyValue.of(event.kv) for event in events if event.type != _DELETE),
-        deleted=tuple(event.kv.key for event in events if event.type == _DELETE),
+        put=tuple(KeyValue.of(event.kv) for event in events if event.type != DELETE),
+        deleted=tuple(event.kv.key for event in events if event.type == DELETE),
         revision=revision,
     )
 

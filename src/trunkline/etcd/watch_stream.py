@@ -1,8 +1,9 @@
 """The one stream that carries all watches of a client.
 
 Two threads work on it. Ours, started by the first watch, opens streams and takes in what they bring. gRPC's own
-sender pulls requests from the generator :meth:`WatchStream._requests`: there the listings are made that watches
-need before they can follow, so that reading never waits for them.
+sender pulls requests from the generator :meth:`WatchStream._requests`: there it is made sure that the cluster still has
+the history that was watched, and the listings are made that watches need before they can follow, so that reading never
+waits for that.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from trunkline.backoff import Backoff
 from trunkline.clock import Clock, Deadline
 from trunkline.errors import ClosedError, StoreAuthError, StoreError, StoreUnavailableError
 from trunkline.etcd.failure import Failure, Kind, classify, store_error
+from trunkline.etcd.history import History
 from trunkline.etcd.messages import WATCH
-from trunkline.etcd.watch import Watch
+from trunkline.etcd.watch import DELETE, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 CANCEL_DELAY = 0.05
 """Seconds after a watch was closed until the server is told, with all that were closed meanwhile. Nobody waits for it,
 and the sending and the answers would take processor time from whoever just got what the watches were for."""
+
+DENIAL_PAUSE = 2.0
+"""Seconds until a watch whose right was taken away asks again whether it was given back."""
 
 RELIST_SPREAD = 0.5  # seconds over which clients spread their listings after history was lost
 _LIST_TIMEOUT = 60.0
@@ -49,8 +54,10 @@ class _Attachment:
         self.awaiting_created: deque[int] = deque()
         self.to_cancel: deque[int] = deque()
         self.cancel_at: Deadline | None = None  # for all in ``to_cancel``
+        self.denied: deque[tuple[Deadline, Watch]] = deque()  # to attach then
         self.is_over = False
         self.has_answered = False
+        self.has_paused = False  # before listing again what other clients list too
         self.has_requests = threading.Event()  # wakes the sender
         self._call: Any = None
         self._last_id = 0
@@ -81,6 +88,17 @@ class _Attachment:
         self.to_attach.append(watch)
         self.has_requests.set()
 
+    def attach_later(self, watch: Watch, clock: Clock) -> None:
+        """Have a watch that was denied taken on after a while."""
+        self.denied.append((Deadline(DENIAL_PAUSE, clock), watch))
+        self.has_requests.set()
+
+    def next_due(self) -> float | None:
+        """Return the seconds after which there is something to send; None if there is nothing to wait for."""
+        deadlines = [self.denied[0][0]] if self.denied else []
+        deadlines.extend([self.cancel_at] if self.cancel_at is not None else [])
+        return min((left for each in deadlines if (left := each.remaining()) is not None), default=None)
+
     def forget(self, watch: Watch) -> int | None:
         """Forget a watch that the server has cancelled; return the id it had."""
         watch_id = self.ids.pop(watch, None)
@@ -104,10 +122,15 @@ class WatchStream:
         connection: Where streams are opened. Closing it is left to its owner.
         clock: Measures pauses and time-outs.
         list_range: Reads a range, for watches that must list.
+        read_key: Reads a key at a revision, to tell whether history is unbroken.
     """
 
     def __init__(
-        self, connection: Connection, clock: Clock, list_range: Callable[[bytes, bytes, float], Listing]
+        self,
+        connection: Connection,
+        clock: Clock,
+        list_range: Callable[[bytes, bytes, float], Listing],
+        read_key: Callable[[bytes, int, float], Listing],
     ) -> None:
         self._connection = connection
         self._clock = clock
@@ -115,6 +138,7 @@ class WatchStream:
         self._lock = threading.Lock()  # guards all below and the state of every watch
         self._watches: dict[Watch, None] = {}  # in the order of their opening
         self._attachment = _Attachment(())
+        self._history = History(read_key)
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._has_watches = threading.Event()
@@ -172,10 +196,9 @@ class WatchStream:
                 stream = self._connection.open_stream(WATCH, self._requests(attachment), operation="watch")
             except ClosedError:
                 return
-            except StoreAuthError as error:
-                self._fail_all(error)
-                continue
             except StoreError as error:
+                if isinstance(error, StoreAuthError):
+                    self._deny_all(error)
                 reason = str(error)
             else:
                 reason = self._read(stream, attachment)
@@ -226,6 +249,8 @@ class WatchStream:
             return
         if not response.canceled:
             watch.take_response(response)
+            if response.events:
+                self._history.note(event.kv for event in response.events if event.type != DELETE)
             if watch.must_list:
                 attachment.detach(watch, self._clock)
                 attachment.attach_soon(watch)
@@ -254,10 +279,11 @@ class WatchStream:
             endpoint=stream.channel.endpoint,
             deadline=Deadline(None, self._clock),
         )
-        self._fail(watch, error)
+        self._deny(watch, error, attachment)
 
     def _requests(self, attachment: _Attachment) -> Iterator[Any]:
         """Yield what to send on a stream, until it is over. Runs on gRPC's sender thread."""
+        self._check_history(attachment)
         while True:
             with self._lock:
                 if attachment.is_over:
@@ -265,13 +291,31 @@ class WatchStream:
                 request, watch = self._next_request(attachment)
                 if request is None and watch is None:
                     attachment.has_requests.clear()
+                due = attachment.next_due()
             if request is not None:
                 yield request
             elif watch is not None:
                 self._list(watch, attachment)
             else:
-                cancel_at = attachment.cancel_at
-                self._clock.wait(attachment.has_requests, None if cancel_at is None else cancel_at.remaining())
+                self._clock.wait(attachment.has_requests, due)
+
+    def _check_history(self, attachment: _Attachment) -> None:
+        """Have watches list again if the cluster may not be the one that was watched before."""
+        with self._lock:
+            if not any(watch.has_history for watch in self._watches):
+                return
+        try:
+            if self._history.is_unbroken(_LIST_TIMEOUT):
+                return
+        except (StoreUnavailableError, ClosedError):
+            with self._lock:
+                attachment.end()
+            return
+        except StoreError:  # a right was taken away: what watches are told says more
+            return
+        with self._lock:
+            for watch in self._watches:
+                watch.lose_history()
 
     def _next_request(self, attachment: _Attachment) -> tuple[Any, Watch | None]:
         """Return what to send; or the watch that must list before anything can be sent for it."""
@@ -280,6 +324,8 @@ class WatchStream:
             if not attachment.to_cancel:
                 attachment.cancel_at = None
             return WATCH.request(cancel_request={"watch_id": watch_id}), None
+        while attachment.denied and attachment.denied[0][0].has_passed:
+            attachment.to_attach.append(attachment.denied.popleft()[1])
         while attachment.to_attach:
             watch = attachment.to_attach.popleft()
             if watch not in self._watches or watch in attachment.ids or watch.is_stalled:
@@ -290,13 +336,17 @@ class WatchStream:
         return None, None
 
     def _list(self, watch: Watch, attachment: _Attachment) -> None:
-        if watch.has_history:
+        if watch.has_history and not attachment.has_paused:
+            attachment.has_paused = True
             self._connection.pause(random.uniform(0, RELIST_SPREAD))  # noqa: S311 - no secret depends on it
         try:
             listing = self._list_range(watch.key, watch.range_end, _LIST_TIMEOUT)
         except (StoreUnavailableError, ClosedError):
             with self._lock:
                 attachment.end()  # its reader goes on from here
+        except StoreAuthError as error:
+            with self._lock:
+                self._deny(watch, error, attachment)
         except StoreError as error:
             with self._lock:
                 self._fail(watch, error)
@@ -304,6 +354,7 @@ class WatchStream:
             with self._lock:
                 if not attachment.is_over:  # else the next stream lists again
                     watch.take_listing(listing)
+                    self._history.note(listing.entries)
                     attachment.attach_soon(watch)
 
     def _fail(self, watch: Watch, error: StoreError) -> None:
@@ -315,8 +366,23 @@ class WatchStream:
             for watch in self._watches:
                 watch.interrupt(reason)
 
-    def _fail_all(self, error: StoreError) -> None:
+    def _deny(self, watch: Watch, error: StoreError, attachment: _Attachment) -> None:
+        """End a watch that has no right; one that had it is interrupted, and asks again until it has it again."""
+        if not watch.has_history:
+            self._fail(watch, error)
+            return
+        self._tell_denial(watch, error)
+        attachment.attach_later(watch, self._clock)
+
+    def _deny_all(self, error: StoreError) -> None:
+        """Nobody lets us in: end the watches that never had the right; the others are attached to the next stream."""
         with self._lock:
-            for watch in self._watches:
-                watch.fail(error)
-            self._watches.clear()
+            for watch in list(self._watches):
+                if watch.has_history:
+                    self._tell_denial(watch, error)
+                else:
+                    self._fail(watch, error)
+
+    def _tell_denial(self, watch: Watch, error: StoreError) -> None:
+        if watch.deny(str(error)):
+            _log.warning("the watch of %r was denied, and asks again: %s", watch.key, error)

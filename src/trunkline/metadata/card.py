@@ -56,6 +56,11 @@ class _Version(msgspec.Struct):
     min_reader: Annotated[int, Meta(ge=0)]
 
 
+# Made with the module, as those of presence records are.
+_VERSION = msgspec.msgpack.Decoder(_Version)
+_RECORD = msgspec.msgpack.Decoder(_Record)
+
+
 def is_card(data: bytes) -> bool:
     """Return whether the bytes start as a card does; raw metadata never does."""
     return data.startswith(MAGIC)
@@ -89,13 +94,13 @@ def decode_card(data: bytes) -> Card:
         raise MetadataDecodeError(f"no card: it does not start with {MAGIC!r}", field="magic")
     content = memoryview(data)[len(MAGIC) :]
     try:
-        version = msgspec.msgpack.decode(content, type=_Version)
+        version = _VERSION.decode(content)
         if version.min_reader > FORMAT:
             raise MetadataDecodeError(
                 f"the card is for readers of format {version.min_reader} and up; this is {FORMAT}: update trunkline",
                 field="min_reader",
             )
-        record = msgspec.msgpack.decode(content, type=_Record)
+        record = _RECORD.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MetadataDecodeError(f"bad card: {error}", field="card", offset=len(MAGIC)) from error
     if not is_agent_name(record.agent):

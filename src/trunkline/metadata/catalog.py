@@ -76,6 +76,11 @@ class _Version(msgspec.Struct):
     min_reader: Natural
 
 
+# Made with the module, as those of presence records are.
+_VERSION = msgspec.json.Decoder(_Version)
+_RECORD = msgspec.json.Decoder(_Record)
+
+
 def item_bits(dtype: str | None) -> int:
     """Return the size of one element in bits; bytes without a type (None) count as elements of one byte."""
     return 8 if dtype is None else DTYPES[dtype].bits
@@ -106,13 +111,13 @@ def decode_catalog(data: bytes) -> Catalog:
     if len(data) > MAX_BYTES:
         raise MetadataDecodeError(f"catalog of {len(data)} bytes: at most {MAX_BYTES} are read", field="size")
     try:
-        version = msgspec.json.decode(data, type=_Version)
+        version = _VERSION.decode(data)
         if version.min_reader > FORMAT:
             raise MetadataDecodeError(
                 f"the catalog is for readers of format {version.min_reader} and up; this is {FORMAT}: update trunkline",
                 field="min_reader",
             )
-        record = msgspec.json.decode(data, type=_Record)
+        record = _RECORD.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MetadataDecodeError(f"bad catalog: {error}", field="catalog") from error
     _check(record)

@@ -19,7 +19,7 @@ import numpy as np
 from trunkline.errors import MetadataDecodeError
 from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.container import MAGIC, TERMINATOR, ContainerReader, pack_field, pack_number
-from trunkline.metadata.key import MAX_NAME_SIZE, is_agent_name
+from trunkline.metadata.head import MAX_BACKENDS, read_agent, read_backend, read_connections
 from trunkline.metadata.model import AgentMetadata, RemoteKeys, SectionMetadata
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 << 20
 """The most that :func:`decode` takes unless told otherwise: more than a million segments of UCX."""
-
-MAX_BACKENDS = 64
-"""The most connections in one agent's metadata; sections may be this many for each kind of memory."""
 
 _I32 = struct.Struct("<i")
 _U64 = struct.Struct("<Q")
@@ -74,14 +71,8 @@ def decode(data: bytes | bytearray | memoryview, *, max_bytes: int = MAX_BYTES) 
     if size > max_bytes:
         raise MetadataDecodeError(f"metadata of {size} bytes: at most {max_bytes} are read", field="size")
     reader = ContainerReader(bytes(data), "metadata")
-    agent = _read_agent(reader)
-    connections: dict[str, bytes] = {}
-    for _ in range(reader.read_number(b"Conns", max_value=MAX_BACKENDS)):
-        start = reader.offset
-        backend = _read_backend(reader, b"t")
-        if backend in connections:
-            raise reader.fault("t", start, f"a second connection for backend {backend!r}")
-        connections[backend] = reader.read(b"c", max_size=size)
+    agent = read_agent(reader)
+    connections = read_connections(reader)
     reader.read_constant(b"", b"MemSection")
     sections: dict[tuple[str, MemoryKind], SectionMetadata] = {}
     for _ in range(reader.read_number(b"nixlSecElms", max_value=MAX_BACKENDS * len(MemoryKind))):
@@ -94,24 +85,8 @@ def decode(data: bytes | bytearray | memoryview, *, max_bytes: int = MAX_BYTES) 
     return AgentMetadata(agent, connections, tuple(sections.values()))
 
 
-def _read_agent(reader: ContainerReader) -> str:
-    start = reader.offset
-    name = reader.read_text(b"Agent", max_size=MAX_NAME_SIZE)
-    if not is_agent_name(name):
-        raise reader.fault("Agent", start, f"no agent can be called {name!r}")
-    return name
-
-
-def _read_backend(reader: ContainerReader, tag: bytes) -> str:
-    start = reader.offset
-    name = reader.read_text(tag, max_size=MAX_NAME_SIZE)
-    if not name.isprintable():
-        raise reader.fault(tag.decode(), start, f"no backend can be called {name!r}")
-    return name
-
-
 def _read_section(reader: ContainerReader) -> SectionMetadata:
-    backend = _read_backend(reader, b"bknd")
+    backend = read_backend(reader, b"bknd")
     reader.read_constant(b"nixlDList", b"nixlSDList")
     start = reader.offset
     (number,) = _I32.unpack(reader.read(b"t", min_size=_I32.size, max_size=_I32.size))

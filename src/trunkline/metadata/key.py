@@ -4,7 +4,8 @@
     <namespace>/<agent>/<label>     metadata
     <namespace>/.presence/<agent>   ours: who the agent is and what it published
     <namespace>/.catalog/<agent>    ours: names, shapes and dtypes of what it offers
-    <namespace>/.chunks/<agent>/…   ours: parts of metadata too large for one value
+    <namespace>/.chunks/<agent>/<directory>/<number>
+                                    ours: parts of metadata or a catalog too large for one value
 
 Every prefix of an agent ends in a slash, so ``a`` never matches ``ab``; names hold no slash, so it never
 matches ``a/b``. The forms are NIXL's (namespace + ``/`` + agent + ``/`` + label).
@@ -13,6 +14,7 @@ matches ``a/b``. The forms are NIXL's (namespace + ``/`` + agent + ``/`` + label
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from unicodedata import category
 
 from trunkline.errors import ConfigurationError
@@ -79,6 +81,11 @@ def presence_prefix(namespace: str) -> str:
     return f"{namespace}/{_PRESENCE}/"
 
 
+def dotted_range(namespace: str) -> tuple[str, str]:
+    """Return where the keys with dot-names begin, and where they end (exclusive): Trunkline's own, beside NIXL's."""
+    return f"{namespace}/.", f"{namespace}//"  # a slash comes right after a dot
+
+
 def agent_of(namespace: str, key: str) -> str | None:
     """Return the agent to which a key belongs (by marker, label or presence), or None.
 
@@ -89,6 +96,37 @@ def agent_of(namespace: str, key: str) -> str | None:
         return None
     name = rest if owner == _PRESENCE else owner
     return name if is_agent_name(name) else None
+
+
+class KeyKind(StrEnum):
+    """What a key of an agent is for."""
+
+    MARKER = "marker"
+    LABEL = "label"
+    PRESENCE = "presence"
+    CATALOG = "catalog"
+    CHUNK = "chunk"
+
+
+_OWN_KINDS = {_PRESENCE: KeyKind.PRESENCE, _CATALOG: KeyKind.CATALOG, _CHUNKS: KeyKind.CHUNK}
+
+
+def classify(namespace: str, key: str) -> tuple[KeyKind, str, str] | None:
+    """Return what a key of a namespace is for, its agent, and its label (or the rest of a chunk's key).
+
+    None means that it is nobody's: of another or a deeper namespace, or of an agent with an impossible name.
+    """
+    owner, slash, rest = key.removeprefix(f"{namespace}/").partition("/")
+    if not slash or not key.startswith(f"{namespace}/"):
+        return None
+    kind = _OWN_KINDS.get(owner)
+    if kind is None:
+        kind, name, part = (KeyKind.LABEL if rest else KeyKind.MARKER), owner, rest
+        is_deeper = "/" in rest
+    else:
+        name, slash, part = rest.partition("/")
+        is_deeper = bool(slash) != (kind is KeyKind.CHUNK)
+    return (kind, name, part) if is_agent_name(name) and not is_deeper else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +190,9 @@ class MetadataKey:
 
     @property
     def chunks_prefix(self) -> str:
+        """What the keys of all chunks of the agent start with."""
         return f"{self.namespace}/{_CHUNKS}/{self.agent}/"
+
+    def chunk(self, directory: str, number: int) -> str:
+        """Return the key of one chunk of a content."""
+        return f"{self.chunks_prefix}{directory}/{number}"

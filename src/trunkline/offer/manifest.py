@@ -82,6 +82,11 @@ class _Version(msgspec.Struct):
     min_reader: Natural
 
 
+# Made with the module, as those of presence records are.
+_VERSION = msgspec.json.Decoder(_Version)
+_RECORD = msgspec.json.Decoder(_Record)
+
+
 def chunk_count(size: int, chunk_size: int) -> int:
     """Return in how many chunks a file of ``size`` bytes is checked."""
     return -(-size // chunk_size)
@@ -107,14 +112,14 @@ def decode_manifest(data: bytes | bytearray | memoryview) -> Manifest:
     if len(data) > MAX_BYTES:
         raise MetadataDecodeError(f"manifest of {len(data):,} bytes: at most {MAX_BYTES:,} are read", field="size")
     try:
-        version = msgspec.json.decode(data, type=_Version)
+        version = _VERSION.decode(data)
         if version.min_reader > FORMAT:
             raise MetadataDecodeError(
                 f"the manifest is for readers of format {version.min_reader} and up; this is {FORMAT}: "
                 "update trunkline",
                 field="min_reader",
             )
-        record = msgspec.json.decode(data, type=_Record)
+        record = _RECORD.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MetadataDecodeError(f"bad manifest: {error}", field="manifest") from error
     _check(record)

@@ -48,6 +48,11 @@ class _Entry(msgspec.Struct, frozen=True):
     data_offsets: tuple[Annotated[int, Meta(ge=0, le=2**63 - 1)], Annotated[int, Meta(ge=0, le=2**63 - 1)]]
 
 
+# Made with the module, as those of presence records are.
+_HEADER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ENTRY = msgspec.json.Decoder(_Entry)
+
+
 def parse_header(content: bytes | memoryview) -> list[StoredTensor]:
     """Return the tensors of a safetensors file, in the order of their bytes.
 
@@ -64,8 +69,8 @@ def parse_header(content: bytes | memoryview) -> list[StoredTensor]:
         )
     data = LENGTH_SIZE + length
     try:
-        raw = msgspec.json.decode(content[LENGTH_SIZE:data], type=dict[str, msgspec.Raw])
-        entries = {name: msgspec.json.decode(text, type=_Entry) for name, text in raw.items() if name != _METADATA}
+        raw = _HEADER.decode(content[LENGTH_SIZE:data])
+        entries = {name: _ENTRY.decode(text) for name, text in raw.items() if name != _METADATA}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MetadataDecodeError(f"bad safetensors header: {error}", field="header") from error
     tensors = []

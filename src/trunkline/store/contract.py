@@ -58,10 +58,15 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Read one key, or with ``prefix`` every key that starts with it."""
+    """Read one key, or with ``prefix`` every key that starts with it.
+
+    With a ``revision`` other than 0 it is read as it was then. If the store does not hold that revision (any more; a
+    store may hold none but the latest) the transaction raises RevisionUnavailableError.
+    """
 
     key: str
     prefix: bool = False
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,9 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The store can't be reached; what was known may be out of date. A Snapshot or Changed follows when it is back."""
+    """The store can't be reached, or it took the right to watch away; what was known may be out of date. A Snapshot or
+    Changed follows when that is over.
+    """
 
     reason: str
 
@@ -140,7 +147,8 @@ class Watch(Protocol):
 
     def next(self, timeout: float | None) -> WatchEvent | None:
         """Wait for the next event; None when ``timeout`` seconds passed. Raises ClosedError once closed,
-        StoreAuthError if the right to watch is missing.
+        StoreAuthError if the right to watch is missing. One that was taken away after the watch had begun is an
+        Interrupted that says so; when it is given back the watch goes on by itself.
         """
         ...
 

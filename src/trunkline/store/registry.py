@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from trunkline.errors import ConfigurationError
@@ -33,7 +34,8 @@ def open_store(url: str, **options: Any) -> Store:
         url: ``memory://NAME``; ``etcd://``, ``etcds://``, ``http://`` or ``https://`` with ``host:port``, all
             meaning etcd; or ``host:port`` alone. Several endpoints are divided by commas, as in
             ``NIXL_ETCD_ENDPOINTS``. Other schemes come from installed plug-ins.
-        **options: What the plug-in takes besides (etcd: username, password, ca, cert, key).
+        **options: What the plug-in takes besides (etcd: username, password, ca, cert, key, and credentials, the path
+            of a file that holds these).
 
     Raises:
         ConfigurationError: The scheme is unknown or its plug-in can't be loaded, or the plug-in
@@ -42,7 +44,12 @@ def open_store(url: str, **options: Any) -> Store:
     scheme, divider, _ = url.partition("://")
     if not divider:
         scheme, url = "etcd", f"etcd://{url}"
-    return _opener(scheme.lower())(url, **options)
+    opener = _opener(scheme.lower())
+    try:
+        signature(opener).bind(url, **options)
+    except TypeError as error:
+        raise ConfigurationError(f"the store {scheme}:// can't be opened so: {error}", scheme=scheme) from None
+    return opener(url, **options)
 
 
 def _opener(scheme: str) -> Callable[..., Store]:

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from trunkline.errors import ClosedError, StoreLimitError, StoreRequestError
+from trunkline.errors import ClosedError, RevisionUnavailableError, StoreLimitError, StoreRequestError
 from trunkline.store.contract import (
     Delete,
     Entry,
@@ -151,6 +151,27 @@ class StoreContract(LivenessContract):
         )
         values = [[entry.value for entry in read] for read in result.reads]
         assert values == [[b"1"], [b"1", b"2"], [], [b"1"]]
+
+    def test_a_read_at_a_revision_gives_what_was_there_then_or_says_that_it_can_t(
+        self, store: Store, other_store: Store, prefix: str
+    ) -> None:
+        a, b = prefix + "a", prefix + "b"
+        first = put(store, a, b"1")
+        second = transact(store, Put(a, b"2"), Put(b, b"2")).revision
+        last = transact(store, Delete(a)).revision
+        for revision, then in ((first, [b"1"]), (second, [b"2", b"2"]), (last, [b"2"])):
+            try:
+                whole, one, now = transact(
+                    other_store, Get(prefix, prefix=True, revision=revision), Get(a, revision=revision), Get(b)
+                ).reads
+            except RevisionUnavailableError:
+                assert revision < last
+                continue
+            assert [entry.value for entry in whole] == then
+            assert one == tuple(entry for entry in whole if entry.key == a)
+            assert [entry.value for entry in now] == [b"2"]
+        with pytest.raises(RevisionUnavailableError):
+            transact(store, Get(b, revision=last + 1_000_000))
 
     def test_a_prefix_is_deleted_whole_and_nothing_else(self, store: Store, prefix: str) -> None:
         for key in ("a/", "a/1", "a/b/2", "a", "ab"):

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from trunkline.errors import RevisionUnavailableError
+from trunkline.etcd.client import EtcdClient
+from trunkline.etcd.config import EtcdConfig
 from trunkline.store import open_store
+from trunkline.store.contract import Get
 from trunkline.testing.etcd import EtcdServer, etcd_binaries
 from trunkline.testing.store import StoreContract
 from trunkline.testing.store_comparison import Step, histories, run
+from trunkline.testing.store_liveness import WAIT, put, transact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +52,18 @@ def prefix() -> str:
 
 class TestEtcdStore(StoreContract):
     pass
+
+
+def test_history_is_kept_until_it_is_compacted(store: Store, endpoint: str, prefix: str) -> None:
+    first = put(store, prefix + "a", b"1")
+    last = put(store, prefix + "a", b"2")
+    then = Get(prefix + "a", revision=first)
+    assert [entry.value for entry in transact(store, then).reads[0]] == [b"1"]
+    with EtcdClient(EtcdConfig.parse(endpoint, environment={})) as client:
+        client.compact(last, timeout=WAIT)
+    with pytest.raises(RevisionUnavailableError, match="read again"):
+        transact(store, then)
+    assert [entry.value for entry in transact(store, Get(prefix + "a", revision=last)).reads[0]] == [b"2"]
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -21,14 +21,14 @@ SIZE = 64 << 20
 
 
 class Target:
-    """A process with an agent called ``target`` that offers ``SIZE`` bytes of ones as ``memory``."""
+    """A process with an agent that offers ``SIZE`` bytes of ones as ``memory``."""
 
-    def __init__(self, *, store: str | None = None, namespace: str | None = None) -> None:
+    def __init__(self, name: str = "target", *, store: str | None = None, namespace: str | None = None) -> None:
         environment = {**os.environ, "UCX_NET_DEVICES": "lo"}
         if store is not None and namespace is not None:
             environment |= {"NIXL_ETCD_ENDPOINTS": store, "NIXL_ETCD_NAMESPACE": namespace}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("target.py")), str(SIZE), "target"],
+            [sys.executable, str(Path(__file__).with_name("target.py")), str(SIZE), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -85,8 +85,8 @@ def tcp(monkeypatch: pytest.MonkeyPatch) -> None:
 def open_target() -> Iterator[Callable[..., Target]]:
     targets: list[Target] = []
 
-    def open_one(**options: Any) -> Target:
-        targets.append(Target(**options))
+    def open_one(*name: str, **options: Any) -> Target:
+        targets.append(Target(*name, **options))
         return targets[-1]
 
     yield open_one

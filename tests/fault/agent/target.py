@@ -43,6 +43,8 @@ def main() -> None:
                     answer = None
             elif command == "hail":  # makes the first connection from this side
                 agent.notify(agent.load_peer(bytes.fromhex(arguments[0])), b"here")
+            elif command == "read":  # from an agent that was hailed
+                more.append(agent.read(agent.peer(arguments[0])["memory"], into=registered))
             elif command == "deregister":
                 agent.deregister(registered)
             elif command == "register":

@@ -48,6 +48,8 @@ class Writer:
 
 
 def run_rounds(cluster: EtcdCluster, rounds: int) -> None:
+    with connect(cluster.url) as first:
+        put_patiently(first, 0)  # what a watch has seen shows it that history goes on
     with connect(cluster.url) as client, connect(cluster.url) as writing_client, Reader(client) as reader:
         leases = [client.grant(5, timeout=30) for _ in range(3)]
         writer = Writer(writing_client)

@@ -53,12 +53,23 @@ def test_no_event_is_lost_over_a_crash(server: EtcdServer, client: EtcdClient, w
 
 
 def test_the_end_of_an_outage_is_told_also_when_nothing_happened(server: EtcdServer, client: EtcdClient) -> None:
+    put_patiently(client, 0)
     with Reader(client) as reader:
         server.kill()
         reader.wait_for_event(Interruption)
         server.start()
         reader.wait_for_event(Change)
         assert reader.events[-1] == Change((), (), client.range(PREFIX, timeout=10).revision)
+
+
+def test_after_an_outage_a_watch_that_knows_of_no_key_lists_again(server: EtcdServer, client: EtcdClient) -> None:
+    with Reader(client) as reader:
+        server.kill()
+        reader.wait_for_event(Interruption)
+        server.start()
+        reader.wait_for_event(Listing)
+        put_patiently(client, 0)
+        reader.wait_for(lambda: reader.has_keys(range(1)))
 
 
 def test_a_paused_etcd_times_out_and_loses_its_leases(server: EtcdServer, client: EtcdClient) -> None:
@@ -93,6 +104,32 @@ def test_an_emptied_etcd_is_listed_again(server: EtcdServer, client: EtcdClient,
         put_patiently(writer, 77)
         reader.wait_for(lambda: reader.has_keys(range(77, 78)))
         assert lost.wait(60)
+
+
+def test_an_emptied_etcd_whose_revision_has_passed_the_watch_is_listed_again(
+    server: EtcdServer, writer: EtcdClient
+) -> None:
+    for number in range(3):
+        put_patiently(writer, number)
+    with TcpProxy(server.port) as proxy, connect(proxy.endpoint) as client, Reader(client) as reader:
+        put_patiently(writer, 3)
+        reader.wait_for(lambda: reader.has_keys(range(4)))
+        before = writer.range(PREFIX, timeout=10)
+        proxy.cut()
+        reader.wait_for_event(Interruption)
+        server.kill()
+        shutil.rmtree(server.directory / "data")
+        server.start()
+        while (now := writer.range(PREFIX, timeout=10)).revision <= before.revision:
+            put_patiently(writer, 77)
+        assert now.cluster == before.cluster
+        proxy.mend()
+        reader.wait_for_event(Listing)
+        listed = reader.events[-1]
+        assert isinstance(listed, Listing)
+        assert [entry.key for entry in listed.entries] == [PREFIX + b"77"]
+        put_patiently(writer, 78)
+        reader.wait_for(lambda: reader.has_keys(range(77, 79)))
 
 
 def test_a_compaction_while_cut_off(server: EtcdServer, writer: EtcdClient) -> None:
@@ -172,6 +209,7 @@ def test_a_server_that_comes_later(server: EtcdServer) -> None:
 
 @pytest.mark.soak
 def test_crash_after_crash(server: EtcdServer, client: EtcdClient, writer: EtcdClient) -> None:
+    put_patiently(writer, 0)  # what a watch has seen shows it that history goes on
     with Reader(client) as reader:
         for number in range(20):
             puts = threading.Thread(target=put_patiently, args=(writer, *range(30 * number, 30 * number + 30)))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SCRIPT = Path(__file__).with_name("nixl_process.py")
+ADAPTED = SCRIPT.with_name("adapted_process.py")
 
 
 class Nixl:
@@ -26,17 +27,21 @@ class Nixl:
     Args:
         environment: The process's own, beside ours without what would steer NIXL.
         name: Its name; one that no other has, if not given.
+        adapter: What an agent behind our phone book is to be told: store, namespace, role.
     """
 
-    def __init__(self, environment: dict[str, str], name: str | None = None) -> None:
+    def __init__(
+        self, environment: dict[str, str], name: str | None = None, adapter: tuple[str, str, str] | None = None
+    ) -> None:
         self.name = name or f"nixl-{uuid.uuid4().hex[:8]}"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("NIXL_")}
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), self.name],
+            [sys.executable, str(ADAPTED if adapter else SCRIPT), self.name, *(adapter or ())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**inherited, "UCX_NET_DEVICES": "lo", "NIXL_LOG_LEVEL": "FATAL", **environment},
+            env={**inherited, "UCX_NET_DEVICES": "lo", "NIXL_LOG_LEVEL": "FATAL", **environment}
+            | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         opened = self._answer()
         if opened != "open":
@@ -80,8 +85,8 @@ def start_nixl() -> Iterator[Callable[..., Nixl]]:
         pytest.skip("nixl-cu12 is not installed: pip install --no-deps nixl-cu12")
     with contextlib.ExitStack() as agents:
 
-        def start(name: str | None = None, **environment: str) -> Nixl:
-            agent = Nixl(environment, name)
+        def start(name: str | None = None, adapter: tuple[str, str, str] | None = None, **environment: str) -> Nixl:
+            agent = Nixl(environment, name, adapter)
             agents.callback(agent.close)
             return agent
 

@@ -100,6 +100,12 @@ class NixlProcess:
     def publish(self) -> None:
         self._agent.send_local_metadata()
 
+    def extend(self) -> int:
+        """Register as much memory again, filled with sevens."""
+        self._more = np.full(SIZE, 7, np.uint8)
+        self._agent.register_memory([(self._more.ctypes.data, SIZE, 0, "")], "DRAM")
+        return int(self._more.ctypes.data)
+
     def withdraw(self) -> None:
         self._agent.invalidate_local_metadata()
 
@@ -107,6 +113,9 @@ class NixlProcess:
         """Return whether an agent was found and loaded in time."""
         self._agent.fetch_remote_metadata(name)
         return _wait(lambda: bool(self._agent.check_remote_metadata(name)))
+
+    def close(self) -> None:
+        """Nothing: its keys stay, as NIXL leaves them."""
 
     def forgets(self, name: str) -> bool:
         """Return whether it forgot an agent in time."""
@@ -128,7 +137,8 @@ def _wait(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def main() -> None:
+def serve(kind: type[NixlProcess]) -> None:
+    """Do as told until there is nobody left to tell."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # NIXL logs to standard output
 
@@ -140,11 +150,13 @@ def main() -> None:
     except ImportError as error:
         answer(["unavailable", str(error)])
         return
-    process = NixlProcess(sys.argv[1], wheel)
+    process = kind(sys.argv[1], wheel)
     answer("open")
     for line in sys.stdin:
         method, arguments = json.loads(line)
         answer(getattr(process, method)(*arguments))
+    process.close()
 
 
-main()
+if __name__ == "__main__":
+    serve(NixlProcess)

@@ -67,6 +67,40 @@ def test_it_fetches_ours_and_forgets_it_when_withdrawn(agent: Agent, nixl: Nixl)
         assert nixl.ask("forgets", agent.name)
 
 
+def blocks_at(address: int, count: int) -> DescriptorList:
+    """Return blocks of 64 bytes side by side."""
+    return DescriptorList.of(MemoryKind.DRAM, [(address + 64 * number, 64, 0) for number in range(count)])
+
+
+def test_ours_with_more_memory_than_fits_into_a_value_is_reached_by_it_and_reads_its_memory(
+    agent: Agent, nixl: Nixl, etcd_endpoint: str, place: str
+) -> None:
+    """It finds how ours is reached, and no memory: notifications and what ours starts work, its own transfers don't."""
+    many = np.zeros(40_000 * 64, np.uint8)
+    agent.register(blocks_at(many.ctypes.data, 40_000))
+    agent.publish()
+    assert len(agent.local_metadata()) > 1 << 20
+    assert nixl.ask("fetch", agent.name)
+    nixl.ask("notify", agent.name, b"hello".hex())
+    note = agent.wait_notification(timeout=30)
+    assert (note.sender, note.payload) == (nixl.name, b"hello")
+    nixl.ask("publish")
+    nixl.ask("fill", 7)
+    peer = agent.fetch(nixl.name)
+    few = SIZE // 64
+    local, remote = blocks_at(many.ctypes.data, few), blocks_at(nixl.ask("address"), few)
+    agent.read(remote, into=local, peer=peer).wait()
+    assert np.array_equal(many[:SIZE], NOISE)
+    nixl.ask("withdraw")
+    mine = np.zeros(SIZE, np.uint8)
+    with Agent(f"{agent.name}-reader", store=etcd_endpoint, namespace=place, devices="lo", timeout=30) as reader:
+        reader.register(mine)
+        reader.read(local, into=blocks_at(mine.ctypes.data, few), peer=reader.fetch(agent.name)).wait()
+    assert np.array_equal(mine, NOISE)
+    agent.withdraw()
+    assert nixl.ask("forgets", agent.name)
+
+
 def test_we_fetch_what_it_published(
     nixl: Nixl, name: str, etcd_endpoint: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 import typer
@@ -25,14 +24,6 @@ def run(error: BaseException, *arguments: str) -> Result:
         raise error
 
     return CliRunner().invoke(program, [*arguments, "fail"])
-
-
-@pytest.fixture(autouse=True)
-def keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ignore(*_: Any) -> None:
-        pass
-
-    monkeypatch.setattr("trunkline.cli.main.signal.signal", ignore)
 
 
 def test_an_error_is_one_line_and_status_1() -> None:

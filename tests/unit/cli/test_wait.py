@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trunkline.cli.main import app
-from trunkline.cli.wait import SHOWN_NAMES, describe, facts, progress, state
+from trunkline.cli.wait import SHOWN_NAMES, describe, progress, state
 from trunkline.directory.directory import Directory
 from trunkline.directory.event import PeerJoined, StoreLost, Synced
 from trunkline.directory.gathering import Gathering
@@ -30,14 +30,6 @@ STORE = "memory://waiting"
 def run(*arguments: str) -> Result:
     """Wait for no time at all, so that what is there now decides."""
     return CliRunner().invoke(app, ["wait", "--store", STORE, "--timeout", "0", *arguments])
-
-
-@pytest.fixture(autouse=True)
-def keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ignore(*_: Any) -> None:
-        pass
-
-    monkeypatch.setattr("trunkline.cli.main.signal.signal", ignore)
 
 
 @pytest.fixture
@@ -149,6 +141,14 @@ def test_a_name_is_one_line_that_does_nothing_to_a_terminal(name: str, store: St
         assert json.loads(run("--json").stdout)[0]["attributes"] == {"x": "\x1b[2J"}
 
 
+def test_a_warning_about_a_record_does_nothing_to_a_terminal(store: Store, nixl: str) -> None:
+    store.transact(Transaction((), (Put("/nixl/agents/.presence/a\u202eb", b"nonsense"),)), timeout=1)
+    result = run()
+    assert result.stdout == f"{nixl}\n"
+    assert r"ignoring the record /nixl/agents/.presence/a\u202eb" in result.stderr
+    assert "\u202e" not in result.output
+
+
 def test_another_namespace_has_other_agents(store: Store) -> None:
     with Directory(store, namespace="/other").open_publisher("a", incarnation="1" * 32) as publisher:
         publisher.publish(b"metadata")
@@ -196,7 +196,3 @@ def test_the_progress_in_words() -> None:
     assert progress(gathering) == "0 there"
     gathering.apply(StoreLost("etcd\nis away"))
     assert progress(gathering) == r"the store does not answer: etcd\nis away"
-
-
-def test_facts_of_an_unreadable_record_are_few() -> None:
-    assert facts(listing("new", is_readable=False))["attributes"] == {}

@@ -179,7 +179,7 @@ def test_records_that_can_t_be_read_are_errors_at_once(store: FaultyStore, direc
     put(store, "/prod/.presence/a", b"\xff")
     with pytest.raises(MetadataDecodeError, match=r"/prod/\.presence/a"):
         directory.fetch("a")
-    put(store, "/prod/.presence/a", b'{"format":9,"min_reader":2}')
+    put(store, "/prod/.presence/a", b'{"format":9,"min_reader":3}')
     with pytest.raises(MetadataError, match="newer Trunkline"):
         directory.fetch("a")
 

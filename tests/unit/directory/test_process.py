@@ -32,7 +32,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 def report(child: subprocess.Popen[bytes]) -> ProcessRecord:
     assert child.stdout is not None
-    return msgspec.json.decode(child.stdout.readline(), type=ProcessRecord)
+    return msgspec.json.Decoder(ProcessRecord).decode(child.stdout.readline())
 
 
 def test_a_process_is_gone_when_it_was_killed_even_before_its_parent_has_heard(

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from trunkline.directory.chunks import MAX_CONTENT_SIZE
 from trunkline.directory.event import NameConflict
 from trunkline.errors import (
     ClosedError,
     ConfigurationError,
     DeadlineError,
+    StoreAuthError,
     StoreLimitError,
     StoreUnavailableError,
     SupersededError,
@@ -172,15 +174,6 @@ def test_withdrawing_one_label_leaves_the_others(store: FaultyStore, session: Pu
     assert keys(store).keys() == {".presence/a"}
 
 
-def test_a_publication_that_is_too_large_says_what_is(store: FaultyStore, session: Publisher) -> None:
-    before = len(store.transactions)
-    with pytest.raises(StoreLimitError, match=r"a/metadata 1000000 bytes, .*catalog/a 500000 bytes") as caught:
-        session.publish(bytes(1_000_000), catalog=bytes(500_000))
-    assert caught.value.context["size"] > 1_500_000
-    assert len(store.transactions) == before
-    session.publish(bytes(1_000_000), catalog=bytes(400_000))
-
-
 def conflicts(watch: DirectoryWatch) -> NameConflict:
     """Return the next conflict a watch tells of."""
     found: list[NameConflict] = []
@@ -210,6 +203,26 @@ def test_a_lost_lease_is_made_up_for_with_everything_and_nothing_to_load_again(
     assert len({entry.mod_revision for entry in after.values()}) == 1
     assert record(store).labels == labels
     assert session.publish(b"full", catalog=b"c") == after["a/"].mod_revision
+
+
+def test_why_a_lost_name_does_not_come_back_is_told(
+    directory: Directory, store: FaultyStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(ttl: float, **_: object) -> object:
+        raise StoreAuthError("permission denied")
+
+    session = directory.open_publisher("a", incarnation=ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "grant", deny)
+        store.revoke(store.leases[0].id, timeout=1)
+        eventually(lambda: "not back yet: permission denied" in str(session.lost))
+
+    def is_back() -> bool:
+        clock.advance(1)
+        return session.lost is None
+
+    eventually(is_back)
+    assert session.sessions == 2
 
 
 def test_a_lost_lease_is_told(directory: Directory, store: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +257,7 @@ def test_what_failed_for_the_store_is_made_up_for_when_it_is_back(
 def test_what_can_never_be_published_is_not_tried_again(store: FaultyStore, session: Publisher) -> None:
     session.publish(b"1")
     with pytest.raises(StoreLimitError):
-        session.publish(bytes(2_000_000))
+        session.publish(bytes(MAX_CONTENT_SIZE + 1))
     with pytest.raises(ConfigurationError):
         session.update(attributes={"role": "x" * 300})
     start = session.update(attributes={"role": "decode"})
@@ -318,20 +331,6 @@ def test_attributes_and_state_are_one_put(store: FaultyStore, session: Publisher
     assert record(store).state == session.state == "draining"
     assert record(store).labels["metadata"].generation == 1
     assert record(store).ttl == 30
-
-
-def test_labels_that_fit_alone_but_not_together_come_back_one_by_one(
-    store: FaultyStore, session: Publisher, other_store: Store
-) -> None:
-    session.publish(bytes(1_000_000))
-    session.publish(bytes(900_000), label="part")
-    other_store.revoke(store.leases[0].id, timeout=1)
-    eventually(lambda: session.sessions == 2)
-    assert {key: len(entry.value) for key, entry in keys(store).items() if key != ".presence/a"} == {
-        "a/": 0,
-        "a/metadata": 1_000_000,
-        "a/part": 900_000,
-    }
 
 
 def test_a_replaced_session_is_superseded(directory: Directory, store: FaultyStore, session: Publisher) -> None:

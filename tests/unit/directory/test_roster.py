@@ -307,6 +307,15 @@ def test_an_outage_ends_with_the_last_watch_that_is_away(bench: Bench) -> None:
     assert not bench.roster.has_heard([RECORDS, ALL])
 
 
+def test_an_outage_that_turns_out_to_be_a_missing_right_is_told_again(bench: Bench) -> None:
+    bench.snapshot(revision=1)
+    bench.snapshot(revision=1, source=ALL)
+    bench.interrupt()
+    for source, told_of in ((RECORDS, [StoreLost("denied")]), (ALL, []), (RECORDS, [])):
+        assert bench.roster.apply(source, Interrupted("denied"), bench.now) == told_of
+    assert bench.roster.outage() == StoreLost("denied")
+
+
 class RosterMachine(RuleBasedStateMachine):
     """A store's keys, and two watches of them that lag behind as they like, against what the roster tells."""
 

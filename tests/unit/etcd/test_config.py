@@ -7,6 +7,7 @@ import pytest
 
 from trunkline.errors import ConfigurationError
 from trunkline.etcd.config import EtcdConfig
+from trunkline.etcd.credentials import Credentials
 
 
 def parse(url: str, environment: dict[str, str] | None = None, **settings: Any) -> EtcdConfig:
@@ -53,35 +54,102 @@ def test_bad_endpoints(url: str, words: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+ENVIRONMENT = {
+    "ETCDCTL_USER": "eva:one",
+    "ETCDCTL_CACERT": "/ca",
+    "ETCDCTL_CERT": "/cert",
+    "ETCDCTL_KEY": "/key",
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "credentials.toml"
+    path.write_text('user = "filer"\npassword = "three"\n')
+    path.chmod(0o600)
+    return path
+
+
 def test_arguments_come_before_the_environment() -> None:
-    environment = {"ETCDCTL_USER": "eva:one", "ETCDCTL_CACERT": "/ca", "ETCDCTL_CERT": "/cert", "ETCDCTL_KEY": "/key"}
-    config = parse("etcds://a:1", environment)
-    assert (config.username, config.password) == ("eva", "one")
-    assert (config.ca, config.cert, config.key) == (Path("/ca"), Path("/cert"), Path("/key"))
-    config = parse("etcds://a:1", environment, username="adam", password="two", ca="/other")
-    assert (config.username, config.password, config.ca) == ("adam", "two", Path("/other"))
+    everything = Credentials("eva", "one", Path("/ca"), Path("/cert"), Path("/key"))
+    assert parse("etcds://a:1", ENVIRONMENT).credentials == everything
+    given = parse("etcds://a:1", ENVIRONMENT, username="adam", password="two", ca="/other").credentials
+    assert given == Credentials("adam", "two", Path("/other"), Path("/cert"), Path("/key"))
+    given = parse("etcds://a:1", ENVIRONMENT, cert="/mine", key="/its").credentials
+    assert given == Credentials("eva", "one", Path("/ca"), Path("/mine"), Path("/its"))
 
 
-def test_certificates_in_the_environment_are_not_for_plain_endpoints() -> None:
-    assert parse("etcd://a:1", {"ETCDCTL_CACERT": "/ca"}).ca is None
+def test_a_file_takes_the_place_of_etcds_variables(file: Path) -> None:
+    alone = Credentials("filer", "three")
+    assert parse("etcds://a:1", ENVIRONMENT, credentials=file).credentials == alone
+    named = {**ENVIRONMENT, "TRUNKLINE_STORE_CREDENTIALS": str(file)}
+    assert parse("etcds://a:1", named).credentials == alone
+    given = parse("etcds://a:1", named, username="adam", password="two", ca="/ca").credentials
+    assert given == Credentials("adam", "two", Path("/ca"))
+    assert parse("etcds://a:1", named, credentials="").credentials == Credentials()
+
+
+def test_a_name_beside_its_password() -> None:
+    for environment in ({"ETCDCTL_USER": "eva", "ETCDCTL_PASSWORD": "a:b"}, {"ETCDCTL_USER": "eva:a:b"}):
+        found = parse("etcds://a:1", environment).credentials
+        assert (found.username, found.password) == ("eva", "a:b")
+
+
+@pytest.mark.parametrize("variable", ["ETCDCTL_CACERT", "ETCDCTL_CERT"])
+@pytest.mark.parametrize("url", ["etcd://a:1", "a:1", "a"])
+def test_certificates_in_the_environment_and_no_tls_is_an_error(url: str, variable: str) -> None:
+    environment = {variable: "/file", **({"ETCDCTL_KEY": "/key"} if variable == "ETCDCTL_CERT" else {})}
+    with pytest.raises(ConfigurationError, match="write etcds://"):
+        parse(url, environment)
+
+
+def test_http_says_that_plain_text_is_meant_and_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    assert parse("http://a:1", {"ETCDCTL_CACERT": "/ca"}).credentials == Credentials()
+    assert "certificates of ETCDCTL_CACERT" in caplog.text
+    assert "not used" in caplog.text
     with pytest.raises(ConfigurationError, match="need TLS"):
-        parse("etcd://a:1", ca="/ca")
+        parse("http://a:1", ca="/ca")
+    with pytest.raises(ConfigurationError, match="need TLS"):
+        parse("http://a:1", cert="/cert", key="/key")
+
+
+def test_certificates_in_a_file_and_no_tls_is_an_error(file: Path) -> None:
+    file.write_text('ca = "ca.pem"\n')
+    for url in ("http://a:1", "etcd://a:1"):
+        with pytest.raises(ConfigurationError, match="write etcds://"):
+            parse(url, credentials=file)
+
+
+@pytest.mark.parametrize("url", ["http://a:1", "etcd://a:1", "a:1"])
+def test_a_password_over_plain_text_is_warned_about(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert parse(url, username="eva", password="secret").credentials.password == "secret"
+    assert "reads the password of user 'eva'" in caplog.text
+    assert "write etcds://" in caplog.text
+    assert "secret" not in caplog.text
+    caplog.clear()
+    parse(url)
+    parse("etcds://a:1", username="eva", password="secret")
+    assert not caplog.text
 
 
 def test_incomplete_credentials() -> None:
     with pytest.raises(ConfigurationError, match="without a password"):
         parse("a:1", username="eva")
-    with pytest.raises(ConfigurationError, match="name:password"):
-        parse("a:1", {"ETCDCTL_USER": "eva"})
-    with pytest.raises(ConfigurationError, match=r"key .* is missing"):
+    with pytest.raises(ConfigurationError, match="without a username"):
+        parse("a:1", password="secret")
+    for environment in ({"ETCDCTL_USER": "eva"}, {"ETCDCTL_PASSWORD": "secret"}, {"ETCDCTL_USER": ":secret"}):
+        with pytest.raises(ConfigurationError, match="name:password") as caught:
+            parse("a:1", environment)
+        assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match=r"key is missing"):
         parse("etcds://a:1", cert="/cert")
-    with pytest.raises(ConfigurationError, match=r"cert .* is missing"):
-        parse("etcds://a:1", key="/key")
+    with pytest.raises(ConfigurationError, match=r"ETCDCTL_CERT is missing"):
+        parse("etcds://a:1", {"ETCDCTL_KEY": "/key"})
 
 
 def test_secrets_stay_out_of_repr_and_url() -> None:
-    config = parse("a:1", username="eva", password="secret")
-    assert "secret" not in repr(config) + config.url
+    config = parse("etcds://a:1", username="eva", password="secret")
+    assert "secret" not in repr(config) + config.url + repr(config.credentials)
 
 
 def test_equal_settings_are_equal() -> None:

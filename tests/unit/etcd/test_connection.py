@@ -11,10 +11,12 @@ from trunkline.clock import Deadline
 from trunkline.errors import ClosedError, ForkedError, StoreAuthError, StoreRequestError, StoreUnavailableError
 from trunkline.etcd.config import EtcdConfig
 from trunkline.etcd.connection import Connection
+from trunkline.etcd.credentials import Credentials
 from trunkline.etcd.messages import AUTHENTICATE, RANGE, STATUS, TXN, WATCH
 
 TIMED_OUT = FakeRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 BAD_TOKEN = FakeRpcError(grpc.StatusCode.UNAUTHENTICATED, "etcdserver: invalid auth token")
+OLD_TOKEN = FakeRpcError(grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: revision of auth store is old")
 
 
 class Clock:
@@ -37,7 +39,7 @@ class Clock:
 class Network:
     def __init__(self, *endpoints: str, username: str = "") -> None:
         self.clock = Clock()
-        config = EtcdConfig(endpoints, username=username, password="secret")
+        config = EtcdConfig(endpoints, credentials=Credentials(username, "secret"))
         self.channels: list[FakeChannel] = []
         self.connection = Connection(config, clock=self.clock, open_channel=self._open)
 
@@ -137,14 +139,52 @@ def test_it_authenticates_first_and_once() -> None:
     assert ("token", "t1") in calls[2][3]
 
 
-def test_an_expired_token_is_renewed_once() -> None:
+def test_an_expired_token_is_renewed_at_once() -> None:
     network = Network("a:1", username="eva")
     network.channels[0].script = [AUTHENTICATE.response(token="t1"), BAD_TOKEN, AUTHENTICATE.response(token="t2")]
     network.get()
     assert ("token", "t2") in network.channels[0].calls[-1][3]
-    network.channels[0].script = [BAD_TOKEN, AUTHENTICATE.response(token="t3"), BAD_TOKEN]
+    assert network.clock.monotonic() == 0
+
+
+def test_a_token_may_get_old_again_while_roles_are_set_up_but_not_for_ever() -> None:
+    network = Network("a:1", username="eva")
+    script = network.channels[0].script
+    for number in range(4):
+        script.extend([AUTHENTICATE.response(token=f"t{number}"), OLD_TOKEN])
+    script.append(AUTHENTICATE.response(token="t4"))
+    network.get()
+    assert ("token", "t4") in network.channels[0].calls[-1][3]
+    assert network.clock.monotonic() > 0
+    network.channels[0].script = [BAD_TOKEN, *[AUTHENTICATE.response(token="t"), BAD_TOKEN] * 4]
     with pytest.raises(StoreAuthError, match="renewed and refused again"):
         network.get()
+
+
+@pytest.mark.parametrize("repeat", [True, False])
+def test_a_certificate_that_is_not_accepted_ends_the_call_once_all_endpoints_were_tried(repeat: bool) -> None:
+    network = Network("a:1", "b:1")
+    expired = unavailable("failed to connect to all addresses; last error: CERTIFICATE_VERIFY_FAILED: has expired")
+    for channel in network.channels:
+        channel.script = [expired] * 3
+    with pytest.raises(StoreAuthError, match=r"certificate of etcd is not accepted.*ETCDCTL_CACERT"):
+        network.get(timeout=None, repeat=repeat)
+    assert [len(channel.calls) for channel in network.channels] == [1, 1]
+
+
+def test_a_good_endpoint_is_found_beside_one_whose_certificate_is_not_accepted() -> None:
+    network = Network("a:1", "b:1")
+    network.channels[0].script = [unavailable("failed to connect to all addresses: Hostname Verification Check failed")]
+    network.get()
+    assert network.channels[1].calls
+
+
+def test_an_outage_beside_a_certificate_that_is_not_accepted_is_waited_for() -> None:
+    network = Network("a:1", "b:1")
+    network.channels[0].script = [unavailable("failed to connect: SSLV3_ALERT_BAD_CERTIFICATE")] * 2
+    network.channels[1].script = [unavailable()] * 2
+    network.get()
+    assert network.clock.monotonic() > 0
 
 
 def test_credentials_for_a_cluster_without_authentication_are_put_by() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from trunkline.errors import ConfigurationError, StoreUnavailableError
 from trunkline.etcd import local
-from trunkline.etcd.local import LocalEtcd, runtime_directory
+from trunkline.etcd.local import LocalEtcd, running_endpoint, runtime_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,3 +68,15 @@ def test_the_supervisor_imports_nothing_from_the_working_directory(tmp_path: Pat
         [*local._SUPERVISOR, "--help"], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, check=False
     ).stderr
     assert b"somebody else" not in said
+
+
+def test_where_none_runs_none_is_found_and_nothing_is_made(tmp_path: Path) -> None:
+    assert running_endpoint(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_of_one_that_was_killed_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / local.START_LOCK).touch()
+    (tmp_path / local.RECORD).write_text('{"endpoint": "http://127.0.0.1:1", "pid": 1, "directory": "/nowhere"}')
+    assert running_endpoint(tmp_path) is None
+    assert (tmp_path / local.RECORD).exists()

@@ -7,6 +7,7 @@ import pytest
 
 from trunkline.errors import ClosedError, ForkedError
 from trunkline.etcd.config import EtcdConfig
+from trunkline.etcd.credentials import Credentials
 from trunkline.etcd.sharing import close_client, open_client
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def test_equal_settings_share_a_client_until_its_last_user_closes() -> None:
 
 
 def test_other_credentials_are_another_client() -> None:
-    one, other = open_client(CONFIG), open_client(EtcdConfig(("127.0.0.1:1",), username="eva", password="x"))
+    one, other = open_client(CONFIG), open_client(EtcdConfig(("127.0.0.1:1",), credentials=Credentials("eva", "x")))
     assert one is not other
     close_client(one)
     close_client(other)

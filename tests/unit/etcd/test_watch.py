@@ -288,3 +288,18 @@ def test_close_wakes_a_reader_and_ends_iteration() -> None:
     assert bench.closed == [bench.watch]
     with pytest.raises(ClosedError):
         bench.watch.next(0)
+
+
+def test_a_right_that_is_taken_away_is_told_once_also_amid_an_outage_and_then_all_is_listed() -> None:
+    bench = Bench(after=10)
+    bench.create()
+    bench.watch.interrupt("gone")
+    for reason in ("denied", "still denied"):
+        bench.watch.deny(reason)
+    assert bench.watch.must_list
+    bench.watch.interrupt("gone again")
+    listing = bench.take_listing(20)
+    bench.create(revision=20)
+    assert bench.events() == [Interruption("denied"), listing]
+    bench.watch.deny("denied anew")
+    assert bench.events() == [Interruption("denied anew")]

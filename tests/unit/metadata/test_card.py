@@ -25,16 +25,6 @@ def test_everything_comes_back(card: Card) -> None:
     assert decode_card(encode_card(card)) == card
 
 
-def test_the_first_format_is_read_for_ever() -> None:
-    golden = MAGIC + bytes.fromhex(
-        "87a56167656e74a161ab696e6361726e6174696f6ed9203030303030303030303030303030303030303030303030303030303030303030"
-        "a86d65746164617461c4016da7636174616c6f67c40163aa6174747269627574657381a4726f6c65a66465636f6465"
-        "a6666f726d617401aa6d696e5f72656164657201"
-    )
-    assert decode_card(golden) == CARD
-    assert encode_card(CARD) == golden
-
-
 def test_cards_and_raw_metadata_are_told_apart() -> None:
     assert is_card(encode_card(CARD))
     assert not is_card(container.MAGIC + b"rest")

@@ -24,23 +24,6 @@ def test_everything_comes_back(catalog: Catalog) -> None:
     assert decode_catalog(encode_catalog(catalog)) == catalog
 
 
-def test_the_first_format_is_read_for_ever() -> None:
-    golden = (
-        b'{"tensors":[{"name":"kv/0","kind":1,"dtype":"BF16","shape":[2,3],"address":4096,"nbytes":12,"device":7},'
-        b'{"name":"raw","kind":0,"dtype":null,"shape":[5],"address":0,"nbytes":5,"device":0}],'
-        b'"groups":{"kv":["kv/0"]},"format":1,"min_reader":1}'
-    )
-    catalog = Catalog(
-        (
-            TensorEntry("kv/0", MemoryKind.VRAM, "BF16", (2, 3), 4096, 12, 7),
-            TensorEntry("raw", MemoryKind.DRAM, None, (5,), 0, 5, 0),
-        ),
-        {"kv": ("kv/0",)},
-    )
-    assert decode_catalog(golden) == catalog
-    assert encode_catalog(catalog) == golden
-
-
 def test_unknown_fields_are_ignored_and_absent_ones_empty() -> None:
     assert decode_catalog(json_of({**ENTRY, "new": [1]}, extra={"a": 1})).tensors[0].name == "kv"
     assert decode_catalog(b'{"format":1,"min_reader":1}') == Catalog()

@@ -9,8 +9,9 @@ from hypothesis import given
 
 from trunkline.errors import MetadataDecodeError
 from trunkline.memory.kind import MemoryKind
-from trunkline.metadata.codec import MAX_BACKENDS, decode, encode
+from trunkline.metadata.codec import decode, encode
 from trunkline.metadata.container import MAGIC, pack_field, pack_number
+from trunkline.metadata.head import MAX_BACKENDS
 from trunkline.metadata.model import AgentMetadata, RemoteKeys, SectionMetadata
 from trunkline.testing.strategies import agent_metadata
 

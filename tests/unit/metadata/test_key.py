@@ -8,8 +8,11 @@ from trunkline.errors import ConfigurationError
 from trunkline.metadata.key import (
     DEFAULT_NAMESPACE,
     NIXL_NAMESPACE,
+    KeyKind,
     MetadataKey,
     agent_of,
+    classify,
+    dotted_range,
     is_agent_name,
     places,
 )
@@ -35,6 +38,9 @@ def test_our_own_keys_lie_under_names_no_agent_can_have() -> None:
     assert key.catalog == "/prod/.catalog/a"
     assert key.chunks_prefix == "/prod/.chunks/a/"
     assert not any(map(is_agent_name, (".presence", ".catalog", ".chunks")))
+    first, end = dotted_range("/prod")
+    assert all(first <= each < end for each in (key.presence, key.catalog, key.chunks_prefix))
+    assert not any(first <= each < end for each in ("/prod/-a/", "/prod/a/", "/prod//", "/prod/0", "/prod/"))
 
 
 @given(namespaces, names, names)
@@ -126,3 +132,35 @@ def test_namespaces_that_are_not_possible(namespace: str, flaw: str) -> None:
 def test_the_longest_names_are_possible() -> None:
     assert is_agent_name("é" * 127 + "a")
     MetadataKey("/" + "a" * 511, "a" * 255, "a" * 255)
+
+
+@given(namespaces, names, names)
+def test_each_key_of_an_agent_is_known_for_what_it_is(namespace: str, agent: str, label: str) -> None:
+    key = MetadataKey(namespace, agent, label)
+    assert classify(namespace, str(key)) == (KeyKind.LABEL, agent, label)
+    assert classify(namespace, key.marker) == (KeyKind.MARKER, agent, "")
+    assert classify(namespace, key.presence) == (KeyKind.PRESENCE, agent, "")
+    assert classify(namespace, key.catalog) == (KeyKind.CATALOG, agent, "")
+    assert classify(namespace, f"{key.chunks_prefix}{label}/0") == (KeyKind.CHUNK, agent, f"{label}/0")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "/production/a/metadata",
+        "/prod",
+        "/prod/a",
+        "/prod/a/b/metadata",
+        "/prod//a/metadata",
+        "/prod/.presence/",
+        "/prod/.presence/a/",
+        "/prod/.presence/a/b",
+        "/prod/.presence/.a",
+        "/prod/.catalog/a/b",
+        "/prod/.chunks/a",
+        "/prod/.other/a",
+        "/prod/a\x07b/metadata",
+    ],
+)
+def test_other_keys_are_nobodys(key: str) -> None:
+    assert classify("/prod", key) is None

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from trunkline.errors import ConfigurationError, MetadataDecodeError
 from trunkline.metadata.presence import (
-    FORMAT,
+    MAX_CHUNKS,
     MAX_PRESENCE_SIZE,
+    ChunksRecord,
+    ContentRecord,
     LabelRecord,
     Presence,
     ProcessRecord,
@@ -21,6 +23,7 @@ from trunkline.metadata.presence import (
 )
 
 INCARNATION = "0123456789abcdef0123456789abcdef"
+CHUNKS = ChunksRecord("0123456789abcdef", 3)
 FULL = Presence(
     incarnation=INCARNATION,
     process=ProcessRecord("node-7", "9ce6856d-1e47-46df-bdbc-9f714de3a16a", 4711, "pid:[4026531836]", 235808),
@@ -36,36 +39,37 @@ FULL = Presence(
 
 
 def golden(name: str) -> bytes:
-    return (Path(__file__).parent / "golden" / f"{name}.json").read_bytes().strip()
-
-
-def test_the_first_format_stays_as_it_is() -> None:
-    assert encode_presence(FULL) == golden("presence-1")
-    assert decode_presence(golden("presence-1")) == FULL
+    return (Path(__file__).parents[2] / "data" / "golden" / f"{name}.json").read_bytes().strip()
 
 
 def test_what_is_missing_has_a_default() -> None:
     presence = decode_presence(golden("presence-1-least"))
-    assert presence == Presence(incarnation=INCARNATION)
+    assert presence == Presence(format=1, incarnation=INCARNATION)
     assert (presence.state, presence.labels, presence.catalog) == ("ready", {}, None)
 
 
-def test_a_record_for_newer_readers_is_listed_but_not_readable() -> None:
-    presence = decode_presence(golden("presence-9-unreadable"))
-    assert (presence.format, presence.min_reader, presence.is_readable) == (9, 2, False)
-
-
-def test_a_newer_record_for_our_readers_is_read_and_unknown_fields_survive_a_rewrite() -> None:
-    presence = decode_presence(golden("presence-9-readable"))
-    assert presence.is_readable
+def test_unknown_fields_survive_a_rewrite() -> None:
+    presence = decode_presence(golden("presence-3-readable"))
     assert presence.unknown == {"zone": {"rack": 4}}
     rewritten = msgspec.structs.replace(presence, state="draining")
     again = decode_presence(encode_presence(rewritten))
     assert (again.unknown, again.state) == ({"zone": {"rack": 4}}, "draining")
 
 
-def test_what_is_written_is_readable_here() -> None:
-    assert Presence(incarnation=INCARNATION).min_reader <= FORMAT
+def test_only_a_record_that_names_chunks_is_for_newer_readers() -> None:
+    plain = content_record(b"x")
+    chunked = msgspec.structs.replace(plain, chunks=CHUNKS)
+    label = LabelRecord(plain.size, plain.sha256, 1)
+    in_chunks = msgspec.structs.replace(label, chunks=CHUNKS)
+    for labels, catalog, min_reader in (
+        ({"metadata": label}, plain, 1),
+        ({"metadata": in_chunks, "more": label}, None, 2),
+        ({"metadata": label}, chunked, 2),
+        ({}, None, 1),
+    ):
+        told = msgspec.structs.replace(FULL, min_reader=2).publishing(labels, catalog)
+        assert (told.format, told.min_reader) == (2, min_reader)
+        assert decode_presence(encode_presence(told)) == told
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=64)
@@ -111,6 +115,10 @@ def test_encoding_and_decoding_are_inverse(
         {"labels": {str(number): LabelRecord(0, "0" * 64, 0) for number in range(65)}},
         {"labels": {"metadata": LabelRecord(-1, "0" * 64, 0)}},
         {"labels": {"metadata": LabelRecord(0, "0" * 63, 0)}},
+        {"labels": {"metadata": LabelRecord(0, "0" * 64, 0, chunks=ChunksRecord("a/b", 1))}},
+        {"labels": {"metadata": LabelRecord(0, "0" * 64, 0, chunks=ChunksRecord("", 1))}},
+        {"labels": {"metadata": LabelRecord(0, "0" * 64, 0, chunks=ChunksRecord("a", 0))}},
+        {"catalog": ContentRecord(0, "0" * 64, chunks=ChunksRecord("a", MAX_CHUNKS + 1))},
         {"state": "dancing"},
         {"software": "a" * 256},
         {"unknown": {"pad": "a" * MAX_PRESENCE_SIZE}},
@@ -162,3 +170,11 @@ def test_a_damaged_record_decodes_or_is_a_decode_error(data: st.DataObject) -> N
     except MetadataDecodeError:
         return
     assert isinstance(presence, Presence)
+
+
+def test_when_an_agent_was_opened_is_said_or_left_out() -> None:
+    said = Presence(incarnation="1" * 32, opened_at=1_800_000_000.25)
+    assert decode_presence(encode_presence(said)) == said
+    assert b"opened_at" not in encode_presence(Presence(incarnation="1" * 32))
+    with pytest.raises(ConfigurationError):
+        encode_presence(Presence(incarnation="1" * 32, opened_at=1e12))  # no date that could be shown

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from trunkline.errors import ClosedError, ConfigurationError, ForkedError
-from trunkline.store.contract import Changed, Put, Snapshot, Transaction
+from trunkline.errors import ClosedError, ConfigurationError, ForkedError, RevisionUnavailableError
+from trunkline.store.contract import Changed, Delete, Get, Put, Snapshot, Transaction
 from trunkline.store.plugins.memory import open_store
 from trunkline.store.plugins.memory.database import HISTORY, Database
 from trunkline.testing.clock import FakeClock
@@ -114,3 +114,33 @@ def test_a_child_is_told_that_the_store_is_its_parents(monkeypatch: pytest.Monke
                 store.get("a", timeout=1)
             store.close()
         assert store.get("a", timeout=1)[0] is None
+
+
+def test_every_revision_that_history_holds_can_be_read() -> None:
+    """A model: what was there after each change, with what was deleted and what a lease took along."""
+    database = Database()
+    lease = database.grant(60)
+    then = {database.revision: database.select("", prefix=True)}
+    for step in range(40):
+        key = f"{step % 7}"
+        operation = Delete(str(step % 3), prefix=True) if step % 5 == 4 else Put(key, b"%d" % step, lease * (step % 2))
+        database.transact(Transaction((), (operation,)))
+        then[database.revision] = database.select("", prefix=True)
+    database.revoke(lease)
+    then[database.revision] = database.select("", prefix=True)
+    for revision, entries in then.items():
+        assert database.select("", prefix=True, revision=revision) == entries
+        assert database.transact(Transaction((), (Get("6", revision=revision),))).reads == (
+            tuple(entry for entry in entries if entry.key == "6"),
+        )
+
+
+def test_a_revision_that_history_lost_or_does_not_know_is_said_to_be_so_and_nothing_is_done() -> None:
+    database = Database()
+    for _ in range(HISTORY + 1):
+        database.transact(Transaction((), (Put("a", b""),)))
+    for revision in (1, database.revision + 1):
+        with pytest.raises(RevisionUnavailableError):
+            database.transact(Transaction((), (Put("b", b""), Get("a", revision=revision))))
+    assert database.select("b") == ()
+    assert database.select("a", revision=2)[0].mod_revision == 2

@@ -40,8 +40,10 @@ def test_an_unknown_scheme_names_the_known_ones_and_no_password() -> None:
 
 
 def test_options_reach_the_plugin() -> None:
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(ConfigurationError, match=r"memory:// .*'colour'"):
         open_store("memory://registry", colour="blue")
+    with pytest.raises(ConfigurationError, match=r"nowhere\.toml"):
+        open_store("etcd://127.0.0.1:1", credentials="nowhere.toml")
 
 
 def test_plugins_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ def open_store(
     ca: str | Path | None = None,
     cert: str | Path | None = None,
     key: str | Path | None = None,
+    credentials: str | Path | None = None,
 ) -> EtcdStore:
     """Open the store at ``etcd://host:port[,host:port …]``; sends nothing yet.
 
@@ -57,7 +58,14 @@ def open_store(
     settings share one client: one watch stream, one keep-alive thread.
     """
     config = EtcdConfig.parse(
-        url, username=username, password=password, ca=ca, cert=cert, key=key, environment=os.environ
+        url,
+        username=username,
+        password=password,
+        ca=ca,
+        cert=cert,
+        key=key,
+        credentials=credentials,
+        environment=os.environ,
     )
     return EtcdStore(open_client(config))
 
@@ -236,4 +244,4 @@ def _operation(operation: Operation) -> Any:
         case Delete():
             return request.delete(*_range(operation.key, prefix=operation.prefix))
         case Get():
-            return request.read(*_range(operation.key, prefix=operation.prefix))
+            return request.read(*_range(operation.key, prefix=operation.prefix), revision=operation.revision)

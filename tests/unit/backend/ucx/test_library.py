@@ -46,6 +46,18 @@ def test_the_native_module_was_built() -> None:
     path = library.library_path()
     assert path is not None
     assert path.name.startswith("libucp.so")
+    assert _native.let_sends_wait()
+
+
+def test_a_ucx_that_can_not_be_kept_from_aborting_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library.load_native()
+    from trunkline.backend.plugins.ucx import _native
+
+    monkeypatch.setattr(_native, "let_sends_wait", lambda: False)
+    library.load_native()
+    assert f"at {library.library_path()} does not send in the way" in caplog.text
 
 
 def test_a_path_that_can_not_be_loaded_is_named() -> None:

@@ -15,6 +15,9 @@ from trunkline.backend.contract import Posting, Status
 def ucp_version() -> tuple[int, int, int]:
     """Return the version of the libucp that is loaded: major, minor, release."""
 
+def let_sends_wait() -> bool:
+    """Keep UCX from aborting this process where it can't send an answer over TCP, for good; False if it can't be done."""
+
 def first_bad_key(
     data: NDArray[np.uint8], offset: NDArray[np.int64], size: NDArray[np.int64], memory_type: int
 ) -> int | None:

@@ -22,6 +22,7 @@ from trunkline.errors import (
 
 include "native/system.pxi"
 include "native/severing.pxi"
+include "native/sending.pxi"
 include "native/state.pxi"
 include "native/connection.pxi"
 include "native/posting.pxi"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +16,7 @@ OLDEST = (1, 21)
 """Debian's 1.13.1 writes remote keys that NIXL refuses; 1.21 to 1.23 were tried."""
 
 _INSTALL = "install it with: pip install 'trunkline[ucx]'"
+_log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _loaded: list[ctypes.CDLL] = []  # kept, so that the libraries stay
 
@@ -47,6 +50,13 @@ def load_native(library: str | os.PathLike[str] | None = None) -> None:
                 f"{'.'.join(map(str, OLDEST))} or later is needed to understand NIXL's peers; {_INSTALL}",
                 version=version,
             )
+        if not _native.let_sends_wait():
+            _log.warning(
+                "UCX %s at %s does not send in the way that Trunkline knows: over TCP, a peer that dies while this "
+                "process answers its reads may abort this process; UCX 1.21 and 1.22 are known",
+                ".".join(map(str, version)),
+                _mapped()[0],
+            )
         _quieten()
 
 
@@ -54,6 +64,22 @@ def library_path() -> Path | None:
     """Return the path of the libucp this process uses, or None if none is loaded."""
     mapped = _mapped()
     return mapped[0] if mapped else None
+
+
+def check_alone() -> None:
+    """Refuse a process that uses Trunkline's native module and has another package's copy of UCX beside it.
+
+    Raises:
+        BackendUnavailableError: It does; says which copies these are.
+    """
+    copies = _mapped()
+    if f"{__package__}._native" in sys.modules and len(copies) > 1:
+        raise BackendUnavailableError(
+            f"Trunkline's UCX backend and NVIDIA's nixl have each loaded a UCX of their own into this process "
+            f"({', '.join(map(str, copies))}), and two copies don't get along: use Agent and nixl_agent in different "
+            "processes",
+            libraries=[str(path) for path in copies],
+        )
 
 
 def _load(wanted: str | os.PathLike[str] | None) -> None:
@@ -94,7 +120,8 @@ def _refuse_second_copy(wanted: Path | None) -> None:
         if path.name.startswith("libucp-"):  # a name with a hash: a copy that another wheel brought for itself
             raise BackendUnavailableError(
                 f"another package has already loaded its own UCX into this process ({path}), and two copies don't "
-                "get along; use NVIDIA's nixl and Trunkline's UCX backend in different processes",
+                "get along: use NVIDIA's nixl and Trunkline's UCX backend in different processes, or NVIDIA's alone "
+                "with trunkline.nixl.adapt",
                 library=str(path),
             )
         if wanted is not None and path != wanted.resolve():

@@ -42,6 +42,7 @@ cdef extern from "ucp/api/ucp.h" nogil:
 
     enum:
         UCP_PARAM_FIELD_FEATURES
+        UCP_PARAM_FIELD_REQUEST_INIT
         UCP_PARAM_FIELD_MT_WORKERS_SHARED
         UCP_PARAM_FIELD_NAME
         UCP_FEATURE_RMA
@@ -49,6 +50,7 @@ cdef extern from "ucp/api/ucp.h" nogil:
         UCP_FEATURE_AMO64
         UCP_FEATURE_AM
         UCP_FEATURE_WAKEUP
+        UCP_ATTR_FIELD_REQUEST_SIZE
         UCP_ATTR_FIELD_MEMORY_TYPES
         UCP_WORKER_PARAM_FIELD_THREAD_MODE
         UCP_WORKER_ATTR_FIELD_ADDRESS
@@ -76,13 +78,16 @@ cdef extern from "ucp/api/ucp.h" nogil:
     ctypedef enum ucp_err_handling_mode_t:
         UCP_ERR_HANDLING_MODE_PEER
 
+    ctypedef void (*ucp_request_init_callback_t)(void *request) noexcept nogil
     ctypedef struct ucp_params_t:
         uint64_t field_mask
         uint64_t features
+        ucp_request_init_callback_t request_init
         int mt_workers_shared
         const char *name
     ctypedef struct ucp_context_attr_t:
         uint64_t field_mask
+        size_t request_size
         uint64_t memory_types
     ctypedef struct ucp_worker_params_t:
         uint64_t field_mask

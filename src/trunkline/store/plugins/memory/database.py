@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from trunkline.errors import StoreLimitError, StoreRequestError
+from trunkline.errors import RevisionUnavailableError, StoreLimitError, StoreRequestError
 from trunkline.store.contract import (
     NO_LEASE,
     Changed,
@@ -25,6 +26,9 @@ from trunkline.store.contract import (
     TransactionResult,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 MAX_REQUEST_SIZE = 1536 * 1024
 """Bytes of keys and values in one transaction: etcd's default ``--max-request-bytes``."""
 
@@ -32,7 +36,7 @@ MAX_OPERATIONS = 128
 """In each part of a transaction: etcd's default ``--max-txn-ops``."""
 
 HISTORY = 1000
-"""How many revisions a watch can go back."""
+"""How many revisions a watch or a read can go back."""
 
 
 @dataclass(slots=True)
@@ -56,44 +60,56 @@ class Database:
         self._entries: dict[str, Entry] = {}
         self._grants: dict[int, _Grant] = {}
         self._history: deque[Changed] = deque(maxlen=HISTORY)
+        self._replaced: deque[tuple[Entry, ...]] = deque(maxlen=HISTORY)  # by each of these
         self._next_lease = 1
 
-    def select(self, key: str, *, prefix: bool = False) -> tuple[Entry, ...]:
-        """Return the entries of one key or prefix, sorted by key."""
+    def select(self, key: str, *, prefix: bool = False, revision: int = 0) -> tuple[Entry, ...]:
+        """Return the entries of one key or prefix, sorted by key: as they are, or as they were at a revision.
+
+        Raises:
+            RevisionUnavailableError: The history does not hold that revision.
+        """
+        entries = self._entries_at(revision) if revision else self._entries
         if not prefix:
-            entry = self._entries.get(key)
+            entry = entries.get(key)
             return () if entry is None else (entry,)
-        return tuple(self._entries[name] for name in sorted(self._entries) if name.startswith(key))
+        return tuple(entries[name] for name in sorted(entries) if name.startswith(key))
 
     def transact(self, transaction: Transaction) -> TransactionResult:
         """Run a transaction; the revision rises by one if it changes anything.
 
         Raises:
             StoreRequestError: It writes a key twice, names an empty key, or puts on an unknown lease.
+            RevisionUnavailableError: It reads at a revision that the history does not hold.
             StoreLimitError: It is over 1.5 MiB or 128 operations.
         """
         self._check(transaction)
         succeeded = all(self._holds(condition) for condition in transaction.conditions)
         branch = transaction.then if succeeded else transaction.otherwise
         for operation in branch:
+            if isinstance(operation, Get) and operation.revision:
+                self._check_revision(operation.revision)
             if isinstance(operation, Put) and operation.lease not in (NO_LEASE, *self._grants):
                 raise StoreRequestError(
                     f"memory store: put of {operation.key!r} with unknown lease {operation.lease:x}"
                 )
         put: list[Entry] = []
+        replaced: list[Entry] = []
         deleted: list[str] = []
         reads: list[tuple[Entry, ...]] = []
         for operation in branch:
             match operation:
                 case Get():
-                    reads.append(self.select(operation.key, prefix=operation.prefix))
+                    reads.append(self.select(operation.key, prefix=operation.prefix, revision=operation.revision))
                 case Put():
+                    replaced.extend(self.select(operation.key))
                     put.append(self._put(operation))
                 case Delete():
                     gone = self.select(operation.key, prefix=operation.prefix)
                     deleted.extend(entry.key for entry in gone)
+                    replaced.extend(gone)
                     self._remove(gone)
-        self._commit(put, deleted)
+        self._commit(put, deleted, replaced)
         return TransactionResult(succeeded, self.revision, tuple(reads))
 
     def grant(self, ttl: float) -> int:
@@ -110,7 +126,7 @@ class Database:
             return False
         gone = tuple(self._entries[key] for key in sorted(grant.keys))
         self._remove(gone)
-        self._commit([], [entry.key for entry in gone])
+        self._commit([], [entry.key for entry in gone], gone)
         return True
 
     def expire_after(self, lease: int, now: float) -> None:
@@ -216,10 +232,31 @@ class Database:
         if grant is not None:
             grant.keys.discard(entry.key)
 
-    def _commit(self, put: list[Entry], deleted: list[str]) -> None:
-        if put or deleted:
-            self.revision += 1
-            self._history.append(Changed(tuple(put), tuple(deleted), self.revision))
+    def _commit(self, put: Iterable[Entry], deleted: Iterable[str], replaced: Iterable[Entry]) -> None:
+        change = Changed(tuple(put), tuple(deleted), self.revision + 1)
+        if change.put or change.deleted:
+            self.revision = change.revision
+            self._history.append(change)
+            self._replaced.append(tuple(replaced))
+
+    def _entries_at(self, revision: int) -> dict[str, Entry]:
+        """Return the entries of a revision, by undoing what came later."""
+        self._check_revision(revision)
+        entries = dict(self._entries)
+        for change, replaced in zip(reversed(self._history), reversed(self._replaced), strict=True):
+            if change.revision <= revision:
+                break
+            for entry in change.put:
+                entries.pop(entry.key, None)
+            entries.update((entry.key, entry) for entry in replaced)
+        return entries
+
+    def _check_revision(self, revision: int) -> None:
+        oldest = self._history[0].revision - 1 if self._history else self.revision
+        if not oldest <= revision <= self.revision:
+            raise RevisionUnavailableError(
+                f"memory store: required revision {revision}, of {oldest} to {self.revision}", revision=revision
+            )
 
 
 def _matches(name: str, key: str, *, prefix: bool) -> bool:

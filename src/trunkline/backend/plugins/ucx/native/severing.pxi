@@ -9,8 +9,8 @@
 #
 # The connection itself is closed for writing, and read until the peer has closed it too. Only then has the peer read all
 # that the kernel had taken, and only then may another connection to it be made. A reset would not do: what the peer's
-# kernel has already got can be read after it, and a peer whose UCX answers what it was asked to read aborts if it can't
-# send (ucp_request_try_send).
+# kernel has already got can be read after it, and a peer that is not one of ours, whose UCX answers what it was asked to
+# read, aborts if it can't send (sending.pxi).
 #
 # UCX does not say which sockets are an endpoint's. But its worker's descriptor is an epoll set that holds those of its
 # interfaces, TCP's interface files each socket under its uct_ep_h, and a ucp_ep_h holds its uct_ep_h's (uct_eps, in

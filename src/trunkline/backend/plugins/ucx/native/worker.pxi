@@ -16,6 +16,7 @@ cdef class Worker:
         cdef ucp_context_attr_t attributes
         cdef ucs_status_t status
         cdef bytes encoded = name.encode()
+        global _request_size
         if not self.c.is_closed:
             raise BackendError(f"UCX worker {name!r} is already open")
         self.name = name
@@ -28,9 +29,11 @@ cdef class Worker:
             for key, value in config.items():
                 self._demand(ucp_config_modify(settings, key.encode(), value.encode()), f"set UCX_{key}={value}")
             params.field_mask = (
-                UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED | UCP_PARAM_FIELD_NAME)
+                UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_REQUEST_INIT | UCP_PARAM_FIELD_MT_WORKERS_SHARED
+                | UCP_PARAM_FIELD_NAME)
             params.features = (
                 UCP_FEATURE_RMA | UCP_FEATURE_AMO32 | UCP_FEATURE_AMO64 | UCP_FEATURE_AM | UCP_FEATURE_WAKEUP)
+            params.request_init = request_made
             params.mt_workers_shared = 1  # memory is registered without the gate
             params.name = PyBytes_AS_STRING(encoded)
             with nogil:
@@ -39,6 +42,10 @@ cdef class Worker:
         finally:
             ucp_config_release(settings)
         try:
+            attributes.field_mask = UCP_ATTR_FIELD_REQUEST_SIZE | UCP_ATTR_FIELD_MEMORY_TYPES
+            self._demand(ucp_context_query(self.c.context, &attributes), "query the UCX context")
+            _request_size = attributes.request_size
+            self.memory_types = attributes.memory_types
             worker_params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE
             worker_params.thread_mode = UCS_THREAD_MODE_SERIALIZED
             with nogil:
@@ -47,9 +54,6 @@ cdef class Worker:
         except BaseException:
             ucp_cleanup(self.c.context)
             raise
-        attributes.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES
-        ucp_context_query(self.c.context, &attributes)
-        self.memory_types = attributes.memory_types
         bell_open(&self.c.changed)
         bell_open(&self.c.resume)
         self.c.is_closed = False
