@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import typer
 
-from trunkline.cli.store import find_store
+from trunkline.cli.main import app
+from trunkline.cli.store import find_store, require_store
+from trunkline.errors import NoStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,3 +51,22 @@ def test_the_machines_own_etcd_is_shown_no_credentials(
 def test_credentials_without_a_store_are_refused(local: None, tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match="--store"), find_store(None, tmp_path):
         pass
+
+
+def test_a_store_to_look_at_is_never_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert require_store("etcds://127.0.0.1:1", tmp_path).options == {"credentials": tmp_path}
+    with pytest.raises(typer.BadParameter, match="--store"):
+        require_store(None, tmp_path)
+    monkeypatch.setattr("trunkline.etcd.local.running_endpoint", lambda: "http://127.0.0.1:1")
+    assert require_store(None) == ("http://127.0.0.1:1", False, {"credentials": ""})
+    monkeypatch.setattr("trunkline.etcd.local.running_endpoint", lambda: None)
+    with pytest.raises(NoStoreError, match="none is started"):
+        require_store(None)
+
+
+def test_every_command_with_a_store_takes_credentials() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    options = {name: {option.name for option in command.params} for name, command in commands.items()}
+    with_store = {name for name, names in options.items() if "store" in names}
+    assert with_store >= {"offer", "take", "wait", "demo", "agents", "show", "watch", "ping", "doctor", "gc"}
+    assert {name for name in with_store if "credentials" not in options[name]} == set()
