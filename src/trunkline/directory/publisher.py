@@ -344,22 +344,22 @@ class Publisher:
 
     def _put_in_order(self, deadline: Deadline, *, again: Collection[str] = ()) -> int:
         """Make the store hold what is to be published, on a new lease if need be; return the revision."""
-        was_repaired = False
+        record_was_missed = False
         while True:
             session = self._session
             if session is not None and not session.lease.is_lost:
                 try:
                     if not self._missed.isdisjoint(session.keys):
                         self._missed.clear()
-                        was_repaired = session.repair(self._content, deadline)
+                        session.repair(self._content, deadline)
                     revision = session.write(self._presence, self._content, deadline, again=again)
                 except SupersededError as error:
                     self._give_up(str(error))
                     raise
                 except SessionLostError as error:
                     self._lost = self._lost or str(error)
-                    if not was_repaired:  # perhaps only the record is gone, and the lease lives
-                        was_repaired = True
+                    if not record_was_missed:  # perhaps only the record is gone, and the lease lives
+                        record_was_missed = True
                         self._missed.add(self._key.presence)
                         continue
                 else:

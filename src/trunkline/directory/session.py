@@ -160,8 +160,8 @@ class Session:
         self._chunks.keep_only(now.contents, deadline)
         return revision
 
-    def repair(self, content: Content, deadline: Deadline) -> bool:
-        """Put again what somebody else deleted of this session's keys; return whether there was anything.
+    def repair(self, content: Content, deadline: Deadline) -> None:
+        """Put again what somebody else deleted of this session's keys.
 
         Keys that somebody else has overwritten stay as they are: two that write in turn would never end. Chunks are
         looked after by the next :meth:`write`.
@@ -195,11 +195,10 @@ class Session:
             conditions.append(KeyIsAbsent(key.marker))
             puts.append(Put(key.marker, b"", lease))
         if not puts:
-            return False
+            return
         result = self._run(conditions, list(puts), deadline)
         if result.succeeded:
             self.revision = result.revision
-        return True
 
     def close(self, timeout: float | None) -> None:
         """Give the name up: all keys of the session vanish, the record last, with word that this was meant.

@@ -7,6 +7,7 @@ import pytest
 
 from trunkline.directory.chunks import MAX_CONTENT_SIZE
 from trunkline.directory.event import NameConflict
+from trunkline.directory.session import Session
 from trunkline.errors import (
     ClosedError,
     ConfigurationError,
@@ -276,6 +277,26 @@ def test_keys_that_somebody_deletes_are_put_again_on_the_same_lease(
     assert {entry.lease for entry in keys(store).values()} == {store.leases[0].id}
     assert {key: entry.value for key, entry in keys(store).items()} == {k: e.value for k, e in before.items()}
     assert len(store.leases) == 1
+
+
+def test_a_record_that_vanishes_while_another_key_is_put_back_costs_no_session(
+    store: FaultyStore, other_store: Store, session: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repair, repairs = Session.repair, list[str]()
+
+    def repair_and_lose_the_record(*arguments: Any) -> None:
+        repair(*arguments)
+        repairs.append("")
+        if len(repairs) == 1:
+            other_store.transact(Transaction((), (Delete("/prod/.presence/a"),)), timeout=1)
+
+    session.publish(b"1")
+    monkeypatch.setattr(Session, "repair", repair_and_lose_the_record)
+    other_store.transact(Transaction((), (Delete("/prod/a/"),)), timeout=1)
+    eventually(lambda: len(repairs) >= 2)
+    eventually(lambda: set(keys(store)) == {"a/", ".presence/a", "a/metadata"})
+    eventually(lambda: session.lost is None)
+    assert session.sessions == 1
 
 
 def test_a_stranger_under_the_name_is_told_of_and_not_fought(
