@@ -18,12 +18,17 @@ ENTRY_POINT_GROUP = "trunkline.stores"
 """Each entry point is named after a URL scheme and leads to ``open_store(url, **options) -> Store``."""
 
 _ETCD = "trunkline.store.plugins.etcd"
+_REDIS = "trunkline.store.plugins.redis"
 _BUILT_IN = {
     "memory": "trunkline.store.plugins.memory",
     "etcd": _ETCD,
     "etcds": _ETCD,
     "http": _ETCD,
     "https": _ETCD,
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "valkey": _REDIS,
+    "valkeys": _REDIS,
 }
 
 
@@ -33,9 +38,10 @@ def open_store(url: str, **options: Any) -> Store:
     Args:
         url: ``memory://NAME``; ``etcd://``, ``etcds://``, ``http://`` or ``https://`` with ``host:port``, all
             meaning etcd; or ``host:port`` alone. Several endpoints are divided by commas, as in
-            ``NIXL_ETCD_ENDPOINTS``. Other schemes come from installed plug-ins.
-        **options: What the plug-in takes besides (etcd: username, password, ca, cert, key, and credentials, the path
-            of a file that holds these).
+            ``NIXL_ETCD_ENDPOINTS``. ``redis://host:port/database`` or ``rediss://`` for Redis and Valkey. Other
+            schemes come from installed plug-ins.
+        **options: What the plug-in takes besides (etcd and Redis: username, password, ca, cert, key, and credentials,
+            the path of a file that holds these).
 
     Raises:
         ConfigurationError: The scheme is unknown or its plug-in can't be loaded, or the plug-in

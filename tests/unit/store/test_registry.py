@@ -34,8 +34,8 @@ def test_all_ways_to_name_etcd_lead_to_it(url: str) -> None:
 
 
 def test_an_unknown_scheme_names_the_known_ones_and_no_password() -> None:
-    with pytest.raises(ConfigurationError, match=r"redis://; known: .*etcd.*memory") as caught:
-        open_store("redis://user:secret@host")
+    with pytest.raises(ConfigurationError, match=r"zookeeper://; known: .*etcd.*memory.*redis") as caught:
+        open_store("zookeeper://user:secret@host")
     assert "secret" not in str(caught.value)
 
 

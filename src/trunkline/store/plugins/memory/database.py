@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trunkline.errors import RevisionUnavailableError, StoreLimitError, StoreRequestError
+from trunkline.errors import RevisionUnavailableError, StoreRequestError
 from trunkline.store.contract import (
     NO_LEASE,
     Changed,
@@ -19,21 +19,15 @@ from trunkline.store.contract import (
     Get,
     KeyHasLease,
     KeyIsAbsent,
-    Operation,
     Put,
     Snapshot,
     Transaction,
     TransactionResult,
 )
+from trunkline.store.limits import check_transaction, matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-MAX_REQUEST_SIZE = 1536 * 1024
-"""Bytes of keys and values in one transaction: etcd's default ``--max-request-bytes``."""
-
-MAX_OPERATIONS = 128
-"""In each part of a transaction: etcd's default ``--max-txn-ops``."""
 
 HISTORY = 1000
 """How many revisions a watch or a read can go back."""
@@ -83,7 +77,7 @@ class Database:
             RevisionUnavailableError: It reads at a revision that the history does not hold.
             StoreLimitError: It is over 1.5 MiB or 128 operations.
         """
-        self._check(transaction)
+        check_transaction(transaction, "memory store")
         succeeded = all(self._holds(condition) for condition in transaction.conditions)
         branch = transaction.then if succeeded else transaction.otherwise
         for operation in branch:
@@ -165,41 +159,11 @@ class Database:
         if revision < self._history[0].revision - 1:
             return Snapshot(self.select(key, prefix=prefix), self.revision)
         for change in list(self._history)[revision + 1 - self._history[0].revision :]:
-            put = tuple(entry for entry in change.put if _matches(entry.key, key, prefix=prefix))
-            deleted = tuple(name for name in change.deleted if _matches(name, key, prefix=prefix))
+            put = tuple(entry for entry in change.put if matches(entry.key, key, prefix=prefix))
+            deleted = tuple(name for name in change.deleted if matches(name, key, prefix=prefix))
             if put or deleted:
                 return Changed(put, deleted, change.revision)
         return None
-
-    def _check(self, transaction: Transaction) -> None:
-        parts = (transaction.conditions, transaction.then, transaction.otherwise)
-        if max(map(len, parts)) > MAX_OPERATIONS:
-            raise StoreLimitError(
-                f"memory store: a transaction of {max(map(len, parts))} operations; it takes {MAX_OPERATIONS}"
-            )
-        if not all(part.key for some in parts for part in some if not getattr(part, "prefix", False)):
-            raise StoreRequestError("memory store: a transaction with an empty key")
-        size = 0
-        for branch in (transaction.then, transaction.otherwise):
-            puts = [operation for operation in branch if isinstance(operation, Put)]
-            size += sum(len(put.key.encode(errors="surrogateescape")) + len(put.value) for put in puts)
-            self._check_duplicates(branch, puts)
-        if size > MAX_REQUEST_SIZE:
-            raise StoreLimitError(
-                f"memory store: a request of {size} bytes; it takes {MAX_REQUEST_SIZE}",
-                size=size,
-                limit=MAX_REQUEST_SIZE,
-            )
-
-    @staticmethod
-    def _check_duplicates(branch: tuple[Operation, ...], puts: list[Put]) -> None:
-        keys = {put.key for put in puts}
-        deletes = [operation for operation in branch if isinstance(operation, Delete)]
-        twice = len(keys) < len(puts) or any(
-            _matches(key, delete.key, prefix=delete.prefix) for key in keys for delete in deletes
-        )
-        if twice:
-            raise StoreRequestError("memory store: a transaction writes one key twice (duplicate key given)")
 
     def _holds(self, condition: Condition) -> bool:
         entry = self._entries.get(condition.key)
@@ -257,7 +221,3 @@ class Database:
             raise RevisionUnavailableError(
                 f"memory store: required revision {revision}, of {oldest} to {self.revision}", revision=revision
             )
-
-
-def _matches(name: str, key: str, *, prefix: bool) -> bool:
-    return name.startswith(key) if prefix else name == key
