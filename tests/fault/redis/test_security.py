@@ -39,7 +39,8 @@ def test_a_password_is_needed_and_not_shown(start_server: Callable[..., RedisSer
 def test_a_user_with_rights_to_our_keys_is_enough_and_one_that_loses_them_is_told(
     start_server: Callable[..., RedisServer],
 ) -> None:
-    server = start_server("--user", *["agent", "on", ">secret", "~trunkline:*", "+@all", "-@admin", "-@dangerous", "+info"])
+    rights = ("~trunkline:*", "+@all", "-@admin", "-@dangerous", "+info")
+    server = start_server("--user", "agent", "on", ">secret", *rights)
     with (
         redis.Redis(port=server.port) as admin,
         open_store(server.url, username="agent", password="secret") as store,

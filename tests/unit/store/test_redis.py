@@ -99,11 +99,13 @@ def test_a_server_that_is_not_there_is_told_in_time() -> None:
 
 
 def test_a_forked_child_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_store("redis://127.0.0.1:1") as store:
+    with open_store("redis://127.0.0.1:1") as store, store.watch("a") as watch:
         with monkeypatch.context() as child:
             child.setattr(os, "getpid", lambda: -1)
             with pytest.raises(ForkedError):
                 store.get("a", timeout=0)
+            with pytest.raises(ForkedError):
+                watch.next(None)
             store.close()  # does nothing
         with pytest.raises(StoreUnavailableError):
             store.get("a", timeout=0)

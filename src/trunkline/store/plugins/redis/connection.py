@@ -48,7 +48,7 @@ class Link:
             raise
         facts = dict(line.split(":", 1) for line in server.decode("utf-8", "replace").splitlines() if ":" in line)
         self.run_id = facts.get("run_id", "")
-        self.mode = facts.get("redis_mode", "standalone")
+        self.mode = facts.get("redis_mode") or facts.get("server_mode") or "standalone"  # Redis; Valkey
 
     @property
     def is_fresh(self) -> bool:
@@ -60,6 +60,8 @@ class Link:
 
     def command(self, *words: Word, timeout: float | None) -> Any:
         """Send one command and return its answer; each read of the answer may take ``timeout`` seconds."""
+        if not self._wire.is_connected:  # it would connect again by itself, and greet nobody
+            raise exceptions.ConnectionError("disconnected")
         timeout = None if timeout is None else max(timeout, _SHORTEST)
         self._wire.send_command(*words)
         return self._wire.read_response(timeout=timeout)
@@ -97,13 +99,17 @@ class Connection:
         """Whether this process is a forked child of the one that made it."""
         return os.getpid() != self._pid
 
+    def check_process(self) -> None:
+        """Raise ForkedError if this is a child of the process that made it."""
+        if self.is_foreign:
+            url = self.config.url
+            raise ForkedError(f"{url} was opened before a fork; open it again in the child", url=url)
+
     def check_usable(self) -> None:
         """Raise if this can't be used (any more)."""
-        url = self.config.url
-        if self.is_foreign:
-            raise ForkedError(f"{url} was opened before a fork; open it again in the child", url=url)
+        self.check_process()
         if self._closed.is_set():
-            raise ClosedError(f"the store {url} is closed", url=url)
+            raise ClosedError(f"the store {self.config.url} is closed", url=self.config.url)
 
     def call(self, action: str, *words: Word, operation: str, timeout: float | None, repeat: bool = True) -> Any:
         """Run the script and return its answer.

@@ -113,6 +113,7 @@ class RedisWatch:
         self.close()
 
     def _take(self) -> WatchEvent | None:
+        self._watcher.check_process()
         with self._lock:
             if self._is_closed:
                 raise ClosedError(f"a watch of {self._key!r} on {self._watcher.url} was closed", key=self._key)
@@ -140,6 +141,10 @@ class Watcher:
         self._revision = 0
         self._news = threading.Event()
         self._closed = threading.Event()
+
+    def check_process(self) -> None:
+        """Raise ForkedError if this is a child of the process that made it: no thread serves it here."""
+        self._connection.check_process()
 
     def add(self, watch: RedisWatch) -> None:
         """Serve a watch."""
