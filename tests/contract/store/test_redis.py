@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from trunkline.store.contract import Store
 
-pytest.importorskip("redis", reason="the redis package is not installed")
-
 
 @pytest.fixture(scope="module", params=redis_binaries(), ids=lambda path: path.name)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     """Starts a server with the arguments given; it is ended after the test."""
-    pytest.importorskip("redis", reason="the redis package is not installed")
     if not redis_binaries():
         pytest.skip("no redis-server or valkey-server on PATH")
     servers: list[RedisServer] = []

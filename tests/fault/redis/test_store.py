@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from trunkline.errors import StoreRequestError, StoreUnavailableError
 from trunkline.store import open_store
-from trunkline.store.contract import Changed, Interrupted, KeyHasRevision, Put, Snapshot, Transaction
+from trunkline.store.contract import Changed, Get, Interrupted, KeyHasRevision, KeyIsAbsent, Put, Snapshot, Transaction
 from trunkline.store.plugins.redis import watch as watch_module
 from trunkline.testing.etcd import TcpProxy
 from trunkline.testing.store_liveness import WAIT, next_change, next_snapshot, put
-
-redis = pytest.importorskip("redis", reason="the redis package is not installed")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,22 +97,37 @@ def test_an_outage_is_told_and_a_watch_goes_on_after_it(store: Store, proxy: Tcp
 
 
 def test_a_server_that_does_not_answer_is_told_in_time(
-    store: Store, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+    proxy: TcpProxy, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What may have been carried out is not sent again, unless a condition makes that safe."""
     monkeypatch.setattr(watch_module, "ATTEMPT_TIMEOUT", 0.3)
     with open_store(behind(proxy)) as cut_off, cut_off.watch("", prefix=True) as watch:
         next_snapshot(watch)
-        cut_off.get("a", timeout=WAIT)
         proxy.mute()
         began = time.monotonic()
         with pytest.raises(StoreUnavailableError):
             cut_off.transact(Transaction((), (Put("a", b""),)), timeout=0.5)
         assert time.monotonic() - began < 5
         assert isinstance(watch.next(WAIT), Interrupted)
-        entry, _ = store.get("a", timeout=WAIT)
-        assert entry is not None
-        assert entry.create_revision == entry.mod_revision
+
+
+def test_what_may_have_been_carried_out_is_not_sent_again_unless_a_condition_makes_that_safe(
+    proxy: TcpProxy, store: Store
+) -> None:
+    guarded = Transaction((KeyIsAbsent("guarded"),), (Put("guarded", b""),), (Get("guarded"),))
+    with open_store(behind(proxy)) as cut_off, ThreadPoolExecutor(2) as threads:
+        for transaction, key in ((Transaction((), (Put("bare", b""),)), "bare"), (guarded, "guarded")):
+            cut_off.get(key, timeout=WAIT)
+            proxy.mute()
+            answer = threads.submit(cut_off.transact, transaction, timeout=WAIT)
+            while (entry := store.get(key, timeout=WAIT)[0]) is None:
+                pass
+            proxy.cut()
+            proxy.mend()
+            if transaction is guarded:
+                assert not answer.result(WAIT).succeeded  # it found its own effect
+            else:
+                assert isinstance(answer.exception(WAIT), StoreUnavailableError)
+            assert store.get(key, timeout=WAIT)[0] == entry
 
 
 def test_a_reader_for_which_the_changes_were_dropped_gets_a_snapshot(store: Store) -> None:

@@ -17,8 +17,6 @@ from trunkline.store.plugins.redis.config import RedisConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytest.importorskip("redis", reason="the redis package is not installed")
-
 
 def parse(url: str, **arguments: str) -> RedisConfig:
     environment = {"REDISCLI_AUTH": arguments.pop("auth")} if "auth" in arguments else {}
