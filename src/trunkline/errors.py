@@ -34,6 +34,7 @@
     │   ├── PeerGoneError             the peer is lost, withdrawn or replaced
     │   ├── PeerDrainingError         the peer is going away and takes nothing new
     │   ├── PeerIncompatibleError     the peer is not what ``require=`` asked for (also ValueError)
+    │   ├── PeerUnreachableError      nobody answers at a TCP address (retryable, also ConnectionError)
     │   └── SegmentNotFoundError      the peer offers no memory there (also LookupError, ValueError)
     │       └── SegmentGoneError      the peer offered it and took it back
     ├── TransferError                 a posted transfer ended badly; ``failed`` says which blocks
@@ -235,6 +236,12 @@ class PeerIncompatibleError(PeerError, ValueError):
     def __init__(self, message: str, *, differences: dict[str, tuple[str, str | None]], **context: Any) -> None:
         super().__init__(message, differences=differences, **context)
         self.differences = differences
+
+
+class PeerUnreachableError(PeerError, ConnectionError):
+    """Nobody answers at that TCP address, or the connection broke."""
+
+    retryable = True
 
 
 class SegmentNotFoundError(PeerError, LookupError, ValueError):
