@@ -44,6 +44,7 @@
     ├── ShapeMismatchError            two sides that don't fit each other (also ValueError)
     ├── NotificationOverflowError     notifications were dropped: says how many
     ├── VerificationError             bytes that arrived are not the bytes that were offered
+    ├── TicketError                   a ticket that is none, or that its offer does not accept
     └── FileError                     a file to offer, or the place to take one to, can't be used (also OSError)
 
 ``retryable`` is a promise: the same call, made again, may succeed without anything else changing.
@@ -304,6 +305,10 @@ class NotificationOverflowError(TrunklineError):
 
 class VerificationError(TrunklineError):
     """Bytes that arrived are not the bytes that were offered."""
+
+
+class TicketError(TrunklineError):
+    """A ticket is not one, or the offer does not accept it: another offer's, in use, or used."""
 
 
 class FileError(TrunklineError, OSError):
