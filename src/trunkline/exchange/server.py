@@ -185,9 +185,14 @@ class FrameServer:
             log.warning("%s: a connection from %s is refused, %d are busy", self.address, peer, self._max_connections)
             connected.close()
             return
-        connected.setblocking(False)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _keep_alive(connected)
+        try:
+            connected.setblocking(False)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(connected)
+        except OSError as error:
+            log.info("%s: the connection from %s broke: %s", self.address, peer, error)
+            connected.close()
+            return
         text = str(Address(*peer[:2]))
         connection = _Connection(connected, text, self._open_session(text), self._max_bytes, self._clock.monotonic())
         self._connections.add(connection)

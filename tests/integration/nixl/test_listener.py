@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,6 +159,28 @@ def test_who_does_not_listen_is_told_of(start: Callable[..., Ours]) -> None:
         assert isinstance(raised.value.__cause__, PeerUnreachableError)
     with pytest.raises(nixlInvalidParamError, match="has no port 0"):
         a.agent.send_local_metadata("127.0.0.1", 0)
+
+
+def test_nothing_of_it_is_left(start: Callable[..., Ours]) -> None:
+    start("a")  # UCX and its files are there from now on
+    ended = Ours("ended", 0)
+    ended.agent.close()
+    before = {entry.name for entry in os.scandir("/proc/self/fd")}
+    for is_closed in (True, False):
+        b = Ours("b", 0)
+        address = b.address
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(b"half a frame"[:5])
+            if is_closed:
+                b.agent.close()
+            del b
+            gc.collect()
+            with contextlib.suppress(ConnectionResetError):  # what was not read is refused
+                assert connection.recv(1) == b""
+        assert not [thread for thread in threading.enumerate() if thread.name == "trunkline-listener-b"]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=20)
+    assert {entry.name for entry in os.scandir("/proc/self/fd")} <= before
 
 
 def test_an_address_that_is_taken(start: Callable[..., Ours]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -9,6 +10,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trunkline.clock import Deadline
 from trunkline.errors import ClosedError, ConfigurationError, MetadataDecodeError, PeerUnreachableError
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX = 1 << 22
 HERE = Address("127.0.0.1", 0)
+FRAMES = st.sampled_from([b"x", b"refuse", b"break", b"quiet", b"large"]).map(pack_frame)
 
 
 class Echo:
@@ -207,6 +211,22 @@ def test_without_descriptors_it_pauses_and_goes_on(bench: Bench) -> None:
         connection.settimeout(20)
         bench.pass_time(2)
         assert ask(connection, b"x") == b"x"
+
+
+@given(streams=st.lists(st.lists(st.binary(max_size=40) | FRAMES, max_size=6), max_size=4))
+@settings(max_examples=30)
+def test_no_bytes_keep_it_from_answering_others(streams: list[list[bytes]]) -> None:
+    bench = Bench()
+    server = bench.serve(max_connections=3)
+    with connect(server) as good, contextlib.ExitStack() as stack:
+        assert ask(good, b"keep") == b"keep"
+        for pieces in streams:
+            evil = stack.enter_context(connect(server))
+            with contextlib.suppress(ConnectionError):
+                for piece in pieces:
+                    evil.sendall(piece)
+            assert ask(good, b"x") == b"x"
+    server.close()
 
 
 def test_where_it_cannot_listen_is_said(bench: Bench) -> None:
