@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_TTL = 30.0
 """Seconds until the keys of an agent that stopped refreshing its lease vanish."""
 
+DEFAULT_LISTEN_HOST = "127.0.0.1"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -26,11 +28,13 @@ class Settings:
         store: ``NIXL_ETCD_ENDPOINTS``: the store's endpoints, or None.
         namespace: ``NIXL_ETCD_NAMESPACE``, or None for the default.
         session_ttl: ``TRUNKLINE_SESSION_TTL``, in seconds.
+        listen_host: ``TRUNKLINE_LISTEN_HOST``: the address at which agents with NIXL's API listen, if they do.
     """
 
     store: str | None = None
     namespace: str | None = None
     session_ttl: float = DEFAULT_TTL
+    listen_host: str = DEFAULT_LISTEN_HOST
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -44,6 +48,7 @@ class Settings:
             store=variables.get("NIXL_ETCD_ENDPOINTS") or None,
             namespace=variables.get("NIXL_ETCD_NAMESPACE") or None,
             session_ttl=_seconds(variables, "TRUNKLINE_SESSION_TTL", DEFAULT_TTL),
+            listen_host=variables.get("TRUNKLINE_LISTEN_HOST") or DEFAULT_LISTEN_HOST,
         )
 
 

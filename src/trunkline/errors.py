@@ -34,6 +34,7 @@
     │   ├── PeerGoneError             the peer is lost, withdrawn or replaced
     │   ├── PeerDrainingError         the peer is going away and takes nothing new
     │   ├── PeerIncompatibleError     the peer is not what ``require=`` asked for (also ValueError)
+    │   ├── PeerUnreachableError      nobody answers at a TCP address (retryable, also ConnectionError)
     │   └── SegmentNotFoundError      the peer offers no memory there (also LookupError, ValueError)
     │       └── SegmentGoneError      the peer offered it and took it back
     ├── TransferError                 a posted transfer ended badly; ``failed`` says which blocks
@@ -43,6 +44,7 @@
     ├── ShapeMismatchError            two sides that don't fit each other (also ValueError)
     ├── NotificationOverflowError     notifications were dropped: says how many
     ├── VerificationError             bytes that arrived are not the bytes that were offered
+    ├── TicketError                   a ticket that is none, or that its offer does not accept
     └── FileError                     a file to offer, or the place to take one to, can't be used (also OSError)
 
 ``retryable`` is a promise: the same call, made again, may succeed without anything else changing.
@@ -237,6 +239,12 @@ class PeerIncompatibleError(PeerError, ValueError):
         self.differences = differences
 
 
+class PeerUnreachableError(PeerError, ConnectionError):
+    """Nobody answers at that TCP address, or the connection broke."""
+
+    retryable = True
+
+
 class SegmentNotFoundError(PeerError, LookupError, ValueError):
     """The peer offers no memory under that name or in that range."""
 
@@ -297,6 +305,10 @@ class NotificationOverflowError(TrunklineError):
 
 class VerificationError(TrunklineError):
     """Bytes that arrived are not the bytes that were offered."""
+
+
+class TicketError(TrunklineError):
+    """A ticket is not one, or the offer does not accept it: another offer's, in use, or used."""
 
 
 class FileError(TrunklineError, OSError):

@@ -49,7 +49,8 @@ class Agent(PhoneBook):
     Args:
         name: Unique name in the namespace: no leading dot, no slash, at most 255 bytes.
         store: Where agents find each other: a URL (``etcd://host:2379``), or an open Store, which stays the caller's.
-            Without it ``NIXL_ETCD_ENDPOINTS`` counts; without that there is no store, and only the side channel works.
+            Without it ``NIXL_ETCD_ENDPOINTS`` counts; without that, or with ``""`` whatever the environment says, there
+            is no store, and only the side channel works.
         store_options: What :func:`open_store` takes besides the URL: ``credentials`` (the path of a file),
             ``username``, ``password``, ``ca``, ``cert``, ``key``. Only with a URL.
         namespace: Key prefix that separates deployments; else ``NIXL_ETCD_NAMESPACE``, else ``/nixl/agents``.
@@ -109,6 +110,8 @@ class Agent(PhoneBook):
         self._peers = Peers(name, timeout=timeout)
         try:
             store = store if store is not None else settings.store
+            if store == "":
+                store = None
             if store_options and store is None:
                 raise ConfigurationError(f"agent {name!r}: store_options are for a store that is given by its URL")
             if store is not None:

@@ -11,12 +11,13 @@ class nixlAgentConfig:
     """Settings of ``nixlAgent``, in NIXL's order.
 
     Trunkline's agent always has a progress thread and may be used from any thread, so most have no effect: only
-    ``captureTelemetry``, ``etcdWatchTimeout`` and, once there is a listener, ``useListenThread`` and ``listenPort``.
+    ``captureTelemetry``, ``etcdWatchTimeout``, ``useListenThread`` and ``listenPort``.
 
     Args:
         use_prog_thread: No effect.
-        use_listen_thread: Whether to listen for peers that send or ask for metadata.
-        port: Where.
+        use_listen_thread: Whether to listen for peers that send or ask for metadata: on 127.0.0.1, or where
+            ``TRUNKLINE_LISTEN_HOST`` says.
+        port: The port; 0 for a free one.
         sync_mode: No effect.
         num_workers: No effect.
         pthr_delay: No effect.

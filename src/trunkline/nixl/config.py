@@ -26,8 +26,9 @@ class nixl_agent_config:
 
     Args:
         enable_prog_thread: No effect: there always is a progress thread, which sleeps when nothing is under way.
-        enable_listen_thread: Whether to listen for peers that send or ask for metadata.
-        listen_port: Where.
+        enable_listen_thread: Whether to listen for peers that send or ask for metadata: on 127.0.0.1, or where
+            ``TRUNKLINE_LISTEN_HOST`` says.
+        listen_port: The port. With 0 it is a free one: ``agent.agent.listen_address.port``.
         capture_telemetry: Whether ``get_xfer_telemetry`` can be asked.
         num_threads: Given to backends that take it; UCX's does not.
         backends: Which backends to open; others may follow by ``create_backend``.

@@ -115,6 +115,7 @@ _TRANSLATIONS: tuple[tuple[type[errors.TrunklineError], type[_StatusError]], ...
     (errors.TransferError, nixlRemoteDisconnectError),
     (errors.PeerGoneError, nixlRemoteDisconnectError),
     (errors.PeerDrainingError, nixlRemoteDisconnectError),
+    (errors.PeerUnreachableError, nixlBackendError),
     (errors.UnknownPeerError, nixlNotFoundError),
     (errors.SegmentNotFoundError, nixlNotFoundError),
     (errors.NotRegisteredError, nixlNotFoundError),

@@ -1,15 +1,25 @@
-"""The low-level agent's metadata: as bytes, in the store, and, once there is a listener, by socket."""
+"""The low-level agent's metadata: as bytes, in the store, and by socket."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trunkline.errors import DescriptorError, MetadataMismatchError, NoStoreError, PeerGoneError, UnknownPeerError
+from trunkline.errors import (
+    DescriptorError,
+    MetadataDecodeError,
+    MetadataMismatchError,
+    NoStoreError,
+    PeerGoneError,
+    UnknownPeerError,
+)
+from trunkline.exchange.address import Address
+from trunkline.exchange.client import FrameClients
+from trunkline.exchange.nixl_message import INVALIDATE, LOAD, MAX_BYTES, SEND, NixlMessage, decode_message
 from trunkline.metadata.codec import decode
 from trunkline.metadata.key import DEFAULT_LABEL
 from trunkline.nixl.descriptor_list import nixlRegDList, nixlXferDList
 from trunkline.nixl.enumeration import NIXL_SUCCESS, nixl_status_t
-from trunkline.nixl.exception import nixlBackendError, nixlInvalidParamError, nixlNotSupportedError, translated
+from trunkline.nixl.exception import nixlBackendError, nixlInvalidParamError, translated
 from trunkline.nixl.transfers import Transfers, text_of
 
 if TYPE_CHECKING:
@@ -27,6 +37,10 @@ class Exchange(Transfers):
     """What ``nixlAgent`` inherits. Any thread may call any method."""
 
     _fetching: Fetching | None = None
+
+    def __init__(self, name: str, *, captures_telemetry: bool) -> None:
+        super().__init__(name, captures_telemetry=captures_telemetry)
+        self._clients = FrameClients()
 
     @property
     def trunkline(self) -> Agent:
@@ -96,14 +110,18 @@ class Exchange(Transfers):
 
     @translated
     def sendLocalMD(self, ip_addr: str = "", port: int = 0) -> None:
-        """Publish the agent in the store. Returns once the store has answered.
+        """Publish the agent in the store, or send its metadata to who listens at an address.
+
+        Returns once the store has answered, or the bytes are on their way: a listener does not answer.
 
         Raises:
-            nixlInvalidParamError: There is no store: set ``NIXL_ETCD_ENDPOINTS``.
-            nixlBackendError: The store did not answer, or refused.
+            nixlInvalidParamError: There is no store: set ``NIXL_ETCD_ENDPOINTS``; or the port is none.
+            nixlBackendError: The store did not answer, or refused; or nobody listens there.
         """
-        self._check_no_listener("send_local_metadata", ip_addr, port)
-        self.trunkline.publish()
+        if ip_addr:
+            self._clients.send(_address(ip_addr, port), NixlMessage(LOAD, self.getLocalMD()).encode())
+        else:
+            self.trunkline.publish()
 
     @translated
     def sendLocalPartialMD(
@@ -115,16 +133,19 @@ class Exchange(Transfers):
         port: int = 0,
         label: str | bytes = "",
     ) -> None:
-        """Publish a part of the agent's metadata under a label. Returns once the store has answered.
+        """Publish a part of the agent's metadata under a label, or send it, which takes no label, to an address.
 
         Raises:
             As :meth:`sendLocalMD`, and:
-            nixlInvalidParamError: There is no label, or it is the one of the full metadata.
+            nixlInvalidParamError: The store is to have it, and there is no label, or that of the full metadata.
             nixlNotFoundError: A range is not registered.
         """
         self._check(descs, nixlRegDList)
         self._check_backends(backends)
-        self._check_no_listener("send_partial_agent_metadata", ip_addr, port)
+        if ip_addr:
+            part = self.getLocalPartialMD(descs, inc_conn_info, backends)
+            self._clients.send(_address(ip_addr, port), NixlMessage(LOAD, part).encode())
+            return
         if not label:
             raise nixlInvalidParamError("a part of the metadata is published under a label: give one")
         parts, connection_info = _part(descs, inc_conn_info)
@@ -134,15 +155,21 @@ class Exchange(Transfers):
     def fetchRemoteMD(
         self, remote_agent: str | bytes, ip_addr: str = "", port: int = 0, label: str | bytes = ""
     ) -> None:
-        """Start to fetch an agent from the store, and return at once; ``checkRemoteMD`` tells how it ended.
+        """Start to fetch an agent from the store, or from where it listens, and return at once; ``checkRemoteMD`` tells
+        how it ended.
 
-        It waits in the background until the agent publishes, as long as ``etcdWatchTimeout`` says.
+        In the background it waits until the agent publishes, as long as ``etcdWatchTimeout`` says. A listener is asked
+        once, for all the agent has; if it is another agent's, nothing is loaded.
 
         Raises:
-            nixlInvalidParamError: There is no store.
+            nixlInvalidParamError: There is no store; or the port is none.
         """
-        self._check_no_listener("fetch_remote_metadata", ip_addr, port)
         agent = self.trunkline
+        if ip_addr:
+            address = _address(ip_addr, port)
+            if self._fetching is not None:
+                self._fetching.start(text_of(remote_agent), address)
+            return
         if agent.health().store_age is None:
             raise NoStoreError(f"agent {self._name!r} has no store to fetch from: set NIXL_ETCD_ENDPOINTS")
         name = text_of(remote_agent)
@@ -151,13 +178,15 @@ class Exchange(Transfers):
 
     @translated
     def invalidateLocalMD(self, ip_addr: str = "", port: int = 0) -> None:
-        """Withdraw the agent from the store: peers forget it. Returns once the store has answered.
+        """Withdraw the agent from the store: peers forget it; or have who listens at an address forget it.
 
         Raises:
             As :meth:`sendLocalMD`.
         """
-        self._check_no_listener("invalidate_local_metadata", ip_addr, port)
-        self.trunkline.withdraw()
+        if ip_addr:
+            self._clients.send(_address(ip_addr, port), NixlMessage(INVALIDATE, self._name.encode()).encode())
+        else:
+            self.trunkline.withdraw()
 
     @translated
     def checkRemoteMD(self, name: str | bytes, descs: nixlXferDList) -> nixl_status_t:
@@ -180,13 +209,30 @@ class Exchange(Transfers):
             is_offered = False
         return NIXL_SUCCESS if is_offered else nixl_status_t.NIXL_ERR_NOT_FOUND
 
-    def _check_no_listener(self, call: str, ip_addr: str, port: int) -> None:
-        """Here the listener will be plugged in."""
-        if ip_addr:
-            raise nixlNotSupportedError(
-                f"{call}(ip_addr={ip_addr!r}, port={port}): metadata by socket is not supported yet; use the store "
-                "(NIXL_ETCD_ENDPOINTS), or get_agent_metadata and add_remote_agent"
-            )
+
+def load_from(agent: Agent, clients: FrameClients, address: Address, name: str) -> None:
+    """Ask a listener for all its agent has, and load it.
+
+    Raises:
+        PeerUnreachableError: Nobody listens there, or the answer did not come.
+        MetadataDecodeError: The answer is none.
+        MetadataMismatchError: It is that of another agent; nothing is loaded.
+    """
+    message = decode_message(clients.ask(address, NixlMessage(SEND).encode(), MAX_BYTES))
+    if message.verb != LOAD:
+        raise MetadataDecodeError(f"{address} answers with {message.verb!r} instead of metadata", field="verb")
+    found = decode(message.body).agent
+    if found != name:
+        raise MetadataMismatchError(
+            f"{address} is where agent {found!r} listens, not {name!r}; nothing was loaded", agent=name
+        )
+    agent.load_peer(message.body, label=ADDED, extend=True)
+
+
+def _address(host: str, port: int) -> Address:
+    if not 1 <= port <= 65535:
+        raise nixlInvalidParamError(f"{host!r} has no port {port}: 1 to 65535")
+    return Address(host, port)
 
 
 def _part(descs: nixlRegDList, inc_conn_info: bool) -> tuple[list[Any], bool]:

@@ -1,4 +1,4 @@
-"""Fetching agents from the store in the background, as NIXL's calls do: they return at once and are asked later."""
+"""Fetching agents in the background, as NIXL's calls do: they return at once and are asked later."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from trunkline.errors import TrunklineError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trunkline.exchange.address import Address
+
 log = logging.getLogger(__name__)
 
 JOIN_TIMEOUT = 1.0
@@ -22,29 +24,29 @@ JOIN_TIMEOUT = 1.0
 class Fetching:
     """The fetches of one agent that are under way, and how the last of each name failed.
 
-    Each name has a thread of its own while something of it is wanted, which fetches its labels in the order in which
-    they were asked for: so no name waits for another, and a part comes after what says how its agent is reached. Any
-    thread may call any method.
+    Each name has a thread of its own while something of it is wanted, which fetches its labels, and what its listener
+    says, in the order in which they were asked for: so no name waits for another, and a part comes after what says how
+    its agent is reached. Any thread may call any method.
 
     Args:
-        fetch: Fetches a label of a name, and waits for it.
+        fetch: Fetches a label of a name from the store, or all from an address, and waits for it.
     """
 
-    def __init__(self, fetch: Callable[[str, str], object]) -> None:
+    def __init__(self, fetch: Callable[[str, str | Address], object]) -> None:
         self._fetch = fetch
         self._lock = threading.Lock()
-        self._wanted: dict[str, deque[str]] = {}
+        self._wanted: dict[str, deque[str | Address]] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._failures: dict[str, TrunklineError] = {}
         self._is_closed = False
 
-    def start(self, name: str, label: str) -> None:
-        """Fetch a label of an agent; returns at once. What is being fetched already is not fetched twice."""
+    def start(self, name: str, source: str | Address) -> None:
+        """Fetch an agent's label, or all at its address; returns at once. What is under way is not fetched twice."""
         with self._lock:
             self._failures.pop(name, None)
             wanted = self._wanted.setdefault(name, deque())
-            if label not in wanted and not self._is_closed:
-                wanted.append(label)
+            if source not in wanted and not self._is_closed:
+                wanted.append(source)
             if name in self._threads or self._is_closed:
                 return
             thread = threading.Thread(target=self._work, args=(name,), name=f"trunkline-fetch-{name}", daemon=True)
@@ -79,15 +81,15 @@ class Fetching:
                     self._wanted.pop(name, None)
                     del self._threads[name]
                     return
-                label = wanted[0]
+                source = wanted[0]
             failure: TrunklineError | None = None
             try:
-                self._fetch(name, label)
+                self._fetch(name, source)
             except TrunklineError as error:
-                log.warning("agent %r (label %r) could not be fetched: %s", name, label, error)
+                log.warning("agent %r (%s) could not be fetched: %s", name, source, error)
                 failure = error
             with self._lock:
-                if wanted and wanted[0] == label:
+                if wanted and wanted[0] == source:
                     wanted.popleft()
                 if failure is not None and not self._is_closed:
                     self._failures[name] = failure

@@ -15,6 +15,7 @@ from trunkline.errors import (
     DeadlineError,
     TrunklineError,
 )
+from trunkline.exchange.address import Address
 from trunkline.metadata.key import NIXL_NAMESPACE, is_agent_name
 from trunkline.nixl.agent_config import nixlAgentConfig
 from trunkline.nixl.descriptor_list import DList, nixlRegDList
@@ -26,13 +27,15 @@ from trunkline.nixl.exception import (
     nixlNotSupportedError,
     translated,
 )
-from trunkline.nixl.exchange import Exchange
+from trunkline.nixl.exchange import Exchange, load_from
 from trunkline.nixl.fetching import Fetching
+from trunkline.nixl.listener import Listener
 from trunkline.nixl.transfers import payload_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from trunkline.exchange.client import FrameClients
     from trunkline.memory.kind import MemoryKind
 
 log = logging.getLogger(__name__)
@@ -56,11 +59,15 @@ class nixlAgent(Exchange):
         name: Unique among the agents that meet.
         config: Its settings.
 
+    Attributes:
+        listen_address: Where it listens; None if it does not.
+
     Raises:
         ValueError: The name is empty.
-        nixlInvalidParamError: No key in a store can have the name.
+        nixlInvalidParamError: No key in a store can have the name; or it can't listen where it should.
     """
 
+    @translated
     def __init__(self, name: str | bytes, config: nixlAgentConfig) -> None:
         if not isinstance(config, nixlAgentConfig):
             raise TypeError(f"nixlAgent() takes a name and a nixlAgentConfig, not {config!r}")
@@ -77,6 +84,11 @@ class nixlAgent(Exchange):
         self._backends: dict[int, str] = {}
         self._params: dict[int, dict[str, str]] = {}
         self._backend_numbers = itertools.count(1)
+        self._listener: Listener | None = None
+        if config.useListenThread:
+            address = Address(Settings.from_environment().listen_host, config.listenPort)
+            self._listener = Listener(self, name, address)
+        self.listen_address = None if self._listener is None else self._listener.address
 
     # -- backends ----------------------------------------------------------------------------------------------
 
@@ -122,7 +134,7 @@ class nixlAgent(Exchange):
             namespace = Settings.from_environment().namespace or NIXL_NAMESPACE
             self._agent = Agent(self._name, namespace=namespace, backends=[backend.lower()], devices=devices)
             waiting = self._config.etcdWatchTimeout.total_seconds()
-            self._fetching = Fetching(partial(_fetch, self._agent, waiting))
+            self._fetching = Fetching(partial(_fetch, self._agent, self._clients, waiting))
         else:
             self._agent.create_backend(backend.lower(), **({} if devices is None else {"devices": devices}))
         number = next(self._backend_numbers)
@@ -243,13 +255,17 @@ class nixlAgent(Exchange):
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """End the agent; NIXL's API does so when its last reference goes. Idempotent."""
+        if self._listener is not None:
+            self._listener.close()
+        self._clients.close()
         if self._agent is not None and self._fetching is not None:
             self._fetching.stop()
             self._agent.close(timeout)
             self._fetching.join()
 
     def __del__(self) -> None:
-        if getattr(self, "_agent", None) is not None and not sys.is_finalizing():
+        is_open = getattr(self, "_agent", None) is not None or getattr(self, "_listener", None) is not None
+        if is_open and not sys.is_finalizing():
             self.close()
 
     def _backend_name(self, number: int) -> str:
@@ -267,8 +283,11 @@ class nixlAgent(Exchange):
             self._backend_name(number)
 
 
-def _fetch(agent: Agent, timeout: float, name: str, label: str) -> None:
-    agent.fetch(name, label=label, timeout=timeout)
+def _fetch(agent: Agent, clients: FrameClients, timeout: float, name: str, source: str | Address) -> None:
+    if isinstance(source, Address):
+        load_from(agent, clients, source, name)
+    else:
+        agent.fetch(name, label=source, timeout=timeout)
 
 
 def _kinds(kinds: Iterable[MemoryKind]) -> list[str]:

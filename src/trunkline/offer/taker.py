@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import hmac
 import mmap
 import queue
 from collections import deque
@@ -16,8 +18,10 @@ from trunkline.errors import (
     PeerError,
     SegmentNotFoundError,
     TransferError,
+    VerificationError,
 )
 from trunkline.offer.destination import Destination, check_destination
+from trunkline.offer.direct import DirectTaking
 from trunkline.offer.manifest import FILE_GROUP, MANIFEST, MAX_BYTES, Manifest, decode_manifest
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from trunkline.agent.peer import Peer
     from trunkline.agent.tensor import LocalTensor, RemoteTensor
     from trunkline.offer.destination import Chunk
+    from trunkline.offer.ticket import Ticket
     from trunkline.transfer.handle import TransferHandle
 
 SLOTS = 4
@@ -81,6 +86,44 @@ def take(
     deadline = Deadline(timeout)
     peer = agent.fetch(name, timeout=timeout)
     manifest = read_manifest(agent, peer, timeout=deadline.remaining(at_most=STALL_TIMEOUT))
+    _take_files(agent, peer, manifest, path, progress, force=force)
+    return manifest
+
+
+def take_direct(
+    agent: Agent, ticket: Ticket, path: Path, *, timeout: float | None, progress: Progress, force: bool = False
+) -> Manifest:
+    """Fetch all files of an offer by its ticket, which is used up then.
+
+    Args:
+        agent: Who takes.
+        ticket: The ticket.
+        path: As for :func:`take`.
+        timeout: Seconds for the offer to answer.
+        progress: As for :func:`take`.
+        force: As for :func:`take`.
+
+    Returns:
+        What was taken.
+
+    Raises:
+        PeerUnreachableError: Nobody listens where the ticket says.
+        TicketError: The offer there is another, or it is taken by someone else.
+        VerificationError: What is offered is not what the ticket is for, or what arrived is not what was offered.
+        MetadataDecodeError, FileError, TransferError: As for :func:`take`.
+    """
+    check_destination(path, is_directory=None, force=force)
+    deadline = Deadline(timeout)
+    with DirectTaking(ticket, timeout) as taking:
+        peer = agent.load_peer(taking.card)
+        left = deadline.remaining(at_most=STALL_TIMEOUT)
+        manifest = read_manifest(agent, peer, timeout=left, digest=ticket.digest)
+        _take_files(agent, peer, manifest, path, progress, force=force)
+        taking.finish()
+    return manifest
+
+
+def _take_files(agent: Agent, peer: Peer, manifest: Manifest, path: Path, progress: Progress, *, force: bool) -> None:
     progress.start(manifest.total)
     with Destination(path, manifest, force=force) as destination:
         chunks = destination.missing(progress.keep)
@@ -89,19 +132,25 @@ def take(
                 _Copy(agent, peer, destination, progress.advance).run(chunks)
             except (TransferError, PeerError, DeadlineError) as error:
                 raise TransferError(
-                    f"taking {name!r} broke off: {error}. What was verified is kept in {destination.part}; "
+                    f"taking {peer.name!r} broke off: {error}. What was verified is kept in {destination.part}; "
                     "run the same command again to go on from there",
                     reason=str(error),
-                    agent=name,
+                    agent=peer.name,
                 ) from error
         destination.commit()
-    return manifest
 
 
-def read_manifest(agent: Agent, peer: Peer, *, timeout: float | None) -> Manifest:
+def read_manifest(agent: Agent, peer: Peer, *, timeout: float | None, digest: bytes | None = None) -> Manifest:
     """Read a peer's manifest, and check it against the memory the peer offers.
 
+    Args:
+        agent: Who reads.
+        peer: Whose it is.
+        timeout: Seconds that it may take.
+        digest: SHA-256 of the manifest, where that is known.
+
     Raises:
+        VerificationError: It has another digest.
         SegmentNotFoundError: The peer offers no files.
         MetadataDecodeError: The manifest can't be used.
         TransferError, PeerError, DeadlineError: It could not be read.
@@ -119,6 +168,11 @@ def read_manifest(agent: Agent, peer: Peer, *, timeout: float | None) -> Manifes
     local = agent.register(data)
     agent.read(remote, into=local, deadline=timeout).wait(None)
     agent.deregister(local, drain=0)
+    if digest is not None and not hmac.compare_digest(hashlib.sha256(data).digest(), digest):
+        raise VerificationError(
+            f"{peer.name!r} offers something else than the ticket is for: its manifest has another hash",
+            agent=peer.name,
+        )
     manifest = decode_manifest(data)
     for index, entry in enumerate(manifest.files):
         if entry.size and _as_bytes(peer, f"{FILE_GROUP}/{index}").shape != (entry.size,):

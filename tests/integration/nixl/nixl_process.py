@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PATIENCE = 20.0
+PORT = "TEST_LISTEN_PORT"
+"""The environment variable that says where the agent listens, if it does."""
 SIZE = 9 << 20
 """Bytes of memory that it registers."""
 
@@ -40,7 +42,8 @@ class NixlProcess:
     """
 
     def __init__(self, name: str, wheel: Any) -> None:
-        self._agent = wheel.nixl_agent(name, wheel.nixl_agent_config(backends=["UCX"]))
+        listening = {"enable_listen_thread": True, "listen_port": int(port)} if (port := os.environ.get(PORT)) else {}
+        self._agent = wheel.nixl_agent(name, wheel.nixl_agent_config(backends=["UCX"], **listening))
         self._memory = np.zeros(SIZE, np.uint8)
         self._agent.register_memory([(self._memory.ctypes.data, SIZE, 0, "")], "DRAM")
         self._arrived: list[tuple[str, str]] = []
@@ -100,6 +103,28 @@ class NixlProcess:
     def publish(self) -> None:
         self._agent.send_local_metadata()
 
+    def send(self, host: str, port: int) -> None:
+        self._agent.send_local_metadata(host, port)
+
+    def send_part(self, host: str, port: int) -> None:
+        """Send how it is reached, and none of its memory."""
+        import nixl_cu12._bindings as low
+
+        empty = low.nixlRegDList(low.DRAM_SEG)
+        self._agent.send_partial_agent_metadata(empty, True, ["UCX"], host, port)
+
+    def withdraw_from(self, host: str, port: int) -> None:
+        self._agent.invalidate_local_metadata(host, port)
+
+    def fetch_from(self, name: str, host: str, port: int) -> bool:
+        """Return whether an agent was loaded in time from where it listens."""
+        self._agent.fetch_remote_metadata(name, host, port)
+        return self.knows(name)
+
+    def knows(self, name: str) -> bool:
+        """Return whether an agent was loaded in time."""
+        return _wait(lambda: bool(self._agent.check_remote_metadata(name)))
+
     def extend(self) -> int:
         """Register as much memory again, filled with sevens."""
         self._more = np.full(SIZE, 7, np.uint8)
@@ -112,7 +137,7 @@ class NixlProcess:
     def fetch(self, name: str) -> bool:
         """Return whether an agent was found and loaded in time."""
         self._agent.fetch_remote_metadata(name)
-        return _wait(lambda: bool(self._agent.check_remote_metadata(name)))
+        return self.knows(name)
 
     def close(self) -> None:
         """Nothing: its keys stay, as NIXL leaves them."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -194,14 +194,6 @@ def test_a_name_that_is_taken_is_not_allowed(agents: Agents, monkeypatch: pytest
     second = nixlAgent("a", nixlAgentConfig())
     with pytest.raises(nixlNotAllowedError, match="NIXL_ERR_NOT_ALLOWED: "):
         second.createBackend("UCX", {})
-
-
-def test_metadata_by_socket_is_not_supported_yet(agents: Agents) -> None:
-    a = agents.open("a")
-    calls: list[Any] = [a.sendLocalMD, a.invalidateLocalMD]
-    for call in calls:
-        with pytest.raises(Exception, match=r"NIXL_ERR_NOT_SUPPORTED: .*metadata by socket is not supported yet"):
-            call("127.0.0.1", 8888)
 
 
 def test_without_a_store_every_call_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from trunkline.cli.offer import take_command
+from trunkline.cli.main import app
+from trunkline.cli.offer import direct_command, parse_address, take_command
 from trunkline.cli.store import FoundStore, find_store
+from trunkline.exchange.address import Address
+from trunkline.offer.ticket import Ticket
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GIVEN = FoundStore("etcd://10.0.0.1:2379", is_given=True)
 
@@ -42,3 +51,44 @@ def test_a_store_on_loopback_is_known(url: str, *, is_on_loopback: bool) -> None
 def test_a_given_store_is_used_as_it_is() -> None:
     with find_store("etcd://10.0.0.1:2379") as found:
         assert found == GIVEN
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.0.1", Address("10.0.0.1", 0)),
+        ("node-1:4000", Address("node-1", 4000)),
+        ("::1", Address("::1", 0)),
+        ("[::1]", Address("::1", 0)),
+        ("[::1]:4000", Address("::1", 4000)),
+    ],
+)
+def test_addresses_are_understood(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", ":1", "a:b", "a:70000", "a/b", "u@a", "[::1", "a?b", "a#b"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="HOST or HOST:PORT"):
+        parse_address(text)
+
+
+def test_the_command_for_a_ticket_is_safe_in_a_shell() -> None:
+    ticket = Ticket(Address("::1", 4000), b"s" * 16, b"d" * 32)
+    assert shlex.split(direct_command(ticket, "-a b")) == ["trunkline", "take", "-o", "./-a b", str(ticket)]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ((), "Or give --direct"),
+        (("--direct", "--name", "x"), "a ticket instead of a name"),
+        (("--name", "x", "--listen", "::1"), "give --direct"),
+        (("--direct", "--listen", "host:port"), "HOST:PORT"),
+    ],
+)
+def test_options_that_contradict_each_other(tmp_path: Path, options: tuple[str, ...], reason: str) -> None:
+    (tmp_path / "in").write_bytes(b"x")
+    said = CliRunner().invoke(app, ["offer", str(tmp_path / "in"), *options])
+    assert said.exit_code == 2
+    assert reason in " ".join(said.output.replace("│", " ").split())

@@ -55,6 +55,7 @@ def test_every_kind_of_error_is_translated() -> None:
         "PeerError",
         "PeerIncompatibleError",
         "VerificationError",
+        "TicketError",
         "FileError",
     }
 

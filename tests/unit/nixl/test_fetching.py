@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from trunkline.errors import AgentNotFoundError
+from trunkline.exchange.address import Address
 from trunkline.nixl.fetching import Fetching
 from trunkline.testing.waiting import eventually
 
@@ -17,18 +18,18 @@ class Store:
     """Agents that can be fetched once they are let in; those on the list of the missing can't."""
 
     def __init__(self) -> None:
-        self.fetched: list[tuple[str, str]] = []
+        self.fetched: list[tuple[str, str | Address]] = []
         self.gates: dict[str, threading.Event] = {}
         self.missing: set[str] = set()
         self.entered = threading.Event()
 
-    def fetch(self, name: str, label: str) -> None:
+    def fetch(self, name: str, source: str | Address) -> None:
         self.entered.set()
         if name in self.gates:
             assert self.gates[name].wait(PROMPT)
-        self.fetched.append((name, label))
+        self.fetched.append((name, source))
         if name in self.missing:
-            raise AgentNotFoundError(f"{name} {label}")
+            raise AgentNotFoundError(f"{name} {source}")
 
 
 @pytest.fixture
@@ -39,13 +40,14 @@ def store() -> Store:
 def test_one_name_waits_for_no_other_and_its_labels_come_in_order(store: Store) -> None:
     store.gates["slow"] = threading.Event()
     fetching = Fetching(store.fetch)
-    for label in ("conn", "part", "conn"):  # the last is under way already
-        fetching.start("slow", label)
+    where = Address("host", 1)
+    for source in ("conn", where, "conn"):  # the last is under way already
+        fetching.start("slow", source)
     fetching.start("quick", "metadata")
     eventually(lambda: store.fetched == [("quick", "metadata")], timeout=PROMPT)
     store.gates["slow"].set()
     eventually(lambda: len(store.fetched) == 3, timeout=PROMPT)
-    assert store.fetched[1:] == [("slow", "conn"), ("slow", "part")]
+    assert store.fetched[1:] == [("slow", "conn"), ("slow", where)]
     fetching.stop()
     fetching.join()
 
