@@ -203,7 +203,7 @@ def choose_backend(engine: Engine, target: Target, near: MemoryKind, far: Memory
         if target.links:
             reaches = name in target.links and far in capabilities.remote_kinds
         else:
-            reaches = not capabilities.remote_kinds and far in capabilities.local_kinds
+            reaches = far in capabilities.own_kinds
         if reaches and near in capabilities.local_kinds:
             able.append(name)
     if not able:

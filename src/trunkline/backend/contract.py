@@ -16,6 +16,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -53,15 +55,24 @@ class Capabilities:
 
     Attributes:
         local_kinds: Kinds of memory it registers on this side of a transfer.
-        remote_kinds: Kinds it reaches at a peer; empty if it works within one agent only.
-        notifications: Whether it carries notifications (then it is a :class:`NotifyingBackend`).
+        remote_kinds: Kinds it reaches at a peer (then it is a :class:`RemoteBackend`).
+        own_kinds: Kinds it reaches as the far side of a transfer within the agent: files, objects.
+        notifications: Whether it carries notifications (then it is a :class:`NotifyingBackend`); those of transfers
+            on a backend that carries none are sent through one that does, once the data is there.
         progress: Whether it has to be driven (then it is a :class:`ProgressingBackend`).
+        keyless: Whether it needs neither registrations nor keys of its own: it moves whatever another backend of the
+            agent has registered, and reaches all of a peer that is offered through another backend. Slots in its
+            postings are that backend's, for it to ignore.
+        queries: Whether it can be asked about files or objects (then it is a :class:`QueryableBackend`).
     """
 
     local_kinds: frozenset[MemoryKind]
     remote_kinds: frozenset[MemoryKind] = frozenset()
+    own_kinds: frozenset[MemoryKind] = frozenset()
     notifications: bool = False
     progress: bool = False
+    keyless: bool = False
+    queries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +156,19 @@ class Backend(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    def register(self, kind: MemoryKind, segments: NDArray[np.uint64]) -> Slots:
-        """Register N×3 segments (address, length, device); all or none. Raises MemoryRegistrationError."""
+    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:
+        """Register N×3 segments (address, length, device); all or none.
+
+        Args:
+            kind: Their kind of memory. For FILE the address is an offset and the device an open file's descriptor
+                (the backend duplicates it); for OBJECT the address is an offset and the device tells objects apart.
+            segments: The segments.
+            names: For OBJECT each one's key, for FILE its path where it is not open yet or to name it in messages;
+                empty where there are none.
+
+        Raises:
+            MemoryRegistrationError: One can't be registered; none was.
+        """
         ...
 
     def deregister(self, slots: Slots) -> None:
@@ -186,6 +208,13 @@ class BackendPeer(Protocol):
     @property
     def failure(self) -> str | None:
         """Why the connection is broken, or None. Cleared when a new one is made."""
+        ...
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why this backend can't be used to reach the peer now, in words, or None. Asked whenever a transfer is
+        planned, so it does not wait; the next backend in the order of preference is then taken.
+        """
         ...
 
     @property
@@ -252,4 +281,18 @@ class ProgressingBackend(Backend, Protocol):
 
     def take_failed_peers(self) -> list[BackendPeer]:
         """Return the peers whose connection broke since the last call."""
+        ...
+
+
+@runtime_checkable
+class QueryableBackend(Backend, Protocol):
+    """A backend that can be asked about files or objects."""
+
+    def query(self, kind: MemoryKind, names: Sequence[str]) -> list[Mapping[str, str] | None]:
+        """Say of each path or key what is there: ``size`` in bytes, ``mtime`` in seconds of the epoch, and what the
+        backend adds; None for what is not there. May wait for the device or the store.
+
+        Raises:
+            BackendError: It could not be found out, for another reason than that nothing is there.
+        """
         ...

@@ -172,6 +172,7 @@ class SteppedPeer:
         answers: Whether :meth:`connect` succeeds.
     """
 
+    obstacle: str | None = None
     transports: tuple[str, ...] = ("stepped/memory",)
 
     def __init__(self, backend: SteppedBackend, name: str) -> None:

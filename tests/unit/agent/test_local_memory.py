@@ -18,7 +18,7 @@ from trunkline.memory.section import Section
 from trunkline.testing.stepped import SteppedBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,7 +33,7 @@ class Stubborn(LoopbackBackend):
 
     name = "STUBBORN"
 
-    def register(self, kind: MemoryKind, segments: NDArray[np.uint64]) -> Slots:
+    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:
         raise MemoryRegistrationError("no")
 
 

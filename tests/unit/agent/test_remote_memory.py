@@ -32,6 +32,7 @@ BAD = b"bad"
 class Link:
     """Gives out slots as a backend does: freed ones first; refuses to unload what is not loaded."""
 
+    obstacle: str | None = None
     transports: tuple[str, ...] = ()
     failure: str | None = None
 

@@ -14,6 +14,8 @@ from trunkline.errors import BackendError, ClosedError, MemoryRegistrationError
 from trunkline.memory.kind import MemoryKind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from trunkline.backend.contract import BackendPeer, Slots
@@ -30,7 +32,7 @@ class LoopbackBackend:
     """
 
     name = "LOOPBACK"
-    capabilities = Capabilities(frozenset({MemoryKind.DRAM}))
+    capabilities = Capabilities(frozenset({MemoryKind.DRAM}), own_kinds=frozenset({MemoryKind.DRAM}))
 
     def __init__(self, agent_name: str) -> None:
         self._agent_name = agent_name
@@ -39,7 +41,7 @@ class LoopbackBackend:
         self._next_slot = 0
         self._is_closed = False
 
-    def register(self, kind: MemoryKind, segments: NDArray[np.uint64]) -> Slots:
+    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:  # noqa: ARG002  memory has none
         """Register N×3 segments (address, length, device); all or none. Raises MemoryRegistrationError."""
         self.check_open()
         if kind is not MemoryKind.DRAM:

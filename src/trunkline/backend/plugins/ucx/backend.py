@@ -127,7 +127,7 @@ class UcxBackend:
     def capabilities(self) -> Capabilities:
         return Capabilities(self._kinds, self._kinds, notifications=True, progress=True)
 
-    def register(self, kind: MemoryKind, segments: NDArray[np.uint64]) -> Slots:
+    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:  # noqa: ARG002  memory has none
         """Register N×3 segments (address, length, device); all or none.
 
         Raises:

@@ -143,6 +143,10 @@ class UcxPeer:
         return self.endpoint.failure
 
     @property
+    def obstacle(self) -> None:
+        """None: whoever has UCX can be tried."""
+
+    @property
     def transports(self) -> tuple[str, ...]:
         """The transports UCX chose, as ``transport/device``; empty while there is no connection."""
         return self.endpoint.transports()
