@@ -1,104 +1,31 @@
-"""The model backend: moves bytes within one agent, by copying memory while ``post`` runs."""
+"""The model backend: moves bytes within one agent, between memory and files, while ``post`` runs."""
 
 from __future__ import annotations
 
 import ctypes
-import threading
+import errno
+import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from trunkline.backend.contract import Capabilities, Cost, Operation, Posting, Status
-from trunkline.errors import BackendError, ClosedError, MemoryRegistrationError
-from trunkline.memory.kind import MemoryKind
+from trunkline.backend.contract import Operation, Posting, Status
+from trunkline.errors import BackendError, ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
 
-    from trunkline.backend.contract import BackendPeer, Slots
+class _Segment(NamedTuple):
+    """A registered range: of memory, or where there is a descriptor of that file."""
 
+    start: int
+    size: int
+    file: int | None
 
-class LoopbackBackend:
-    """Copies between registered DRAM segments of one agent; a request is DONE when ``post`` returns.
-
-    Remote slots are local ones. It is the contract in its plainest form, so it checks what it can: a posting
-    whose rows leave their segments fails instead of copying.
-
-    Args:
-        agent_name: For messages.
-    """
-
-    name = "LOOPBACK"
-    capabilities = Capabilities(
-        frozenset({MemoryKind.DRAM}), own_kinds=frozenset({MemoryKind.DRAM}), cost=Cost(2e-6, 1e-6, 8e9)
-    )
-
-    def __init__(self, agent_name: str) -> None:
-        self._agent_name = agent_name
-        self._lock = threading.Lock()  # guards the slots
-        self._segments: dict[int, tuple[int, int]] = {}
-        self._next_slot = 0
-        self._is_closed = False
-
-    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:  # noqa: ARG002  memory has none
-        """Register N×3 segments (address, length, device); all or none. Raises MemoryRegistrationError."""
-        self.check_open()
-        if kind is not MemoryKind.DRAM:
-            raise MemoryRegistrationError(
-                f"agent {self._agent_name!r}: the loopback backend can't register {kind.name} memory (only DRAM)",
-                agent=self._agent_name,
-                kind=kind.name,
-            )
-        address, length = segments[:, 0], segments[:, 1]
-        bad = np.flatnonzero((address == 0) | (length == 0) | (address + length < address))
-        if len(bad):
-            row = int(bad[0])
-            raise MemoryRegistrationError(
-                f"agent {self._agent_name!r}: segment {row} of {len(segments)} ({int(length[row])} bytes at "
-                f"{int(address[row]):#x}) is not memory; none was registered",
-                agent=self._agent_name,
-                row=row,
-            )
+    def segment(self, slot: int) -> _Segment:
+        """Return what is registered under a slot; an empty range if nothing is."""
         with self._lock:
-            slots = np.arange(self._next_slot, self._next_slot + len(segments), dtype=np.int32)
-            self._next_slot += len(segments)
-            self._segments.update(zip(slots.tolist(), zip(address.tolist(), length.tolist(), strict=True), strict=True))
-        return slots
-
-    def deregister(self, slots: Slots) -> None:
-        """Forget registered segments."""
-        self.check_open()
-        with self._lock:
-            for slot in slots.tolist():
-                self._segments.pop(slot, None)
-
-    def prepare(self, posting: Posting, peer: BackendPeer | None) -> LoopbackRequest:
-        """Bind a posting; ``peer`` must be None."""
-        self.check_open()
-        if peer is not None:
-            raise BackendError(f"the loopback backend works within one agent; it can't reach peer {peer.name!r}")
-        return LoopbackRequest(self, posting)
-
-    def close(self) -> None:
-        """Forget all segments. Idempotent."""
-        with self._lock:
-            self._is_closed = True
-            self._segments.clear()
-
-    @property
-    def outstanding(self) -> int:
-        """How many segments are registered."""
-        with self._lock:
-            return len(self._segments)
-
-    def covers(self, slot: int, address: int, length: int) -> bool:
-        """Return whether a range lies within a registered segment."""
-        with self._lock:
-            start, size = self._segments.get(slot, (0, 0))
-        return start <= address and address + length <= start + size
+            return self._segments.get(slot, _NOTHING)
 
     def check_open(self) -> None:
         """Raise ClosedError if the backend was closed."""
@@ -161,16 +88,17 @@ class LoopbackRequest:
             strict=True,
         )
         for local_slot, local, remote_slot, remote, length in list(copies)[self.completed : self.completed + rows]:
-            if not self._backend.covers(local_slot, local, length):
-                self.end(Status.FAILED, f"{length} bytes at {local:#x} are not in registered segment {local_slot}")
+            near, far = self._backend.segment(local_slot), self._backend.segment(remote_slot)
+            for segment, address, slot in ((near, local, local_slot), (far, remote, remote_slot)):
+                if not segment.covers(address, length):
+                    self.end(Status.FAILED, f"{length} bytes at {address:#x} are not in registered segment {slot}")
+                    return
+            source, sink = ((near, local), (far, remote))[:: 1 if posting.operation is Operation.WRITE else -1]
+            try:
+                _copy(source, sink, length)
+            except OSError as error:
+                self.end(Status.FAILED, f"{posting.operation.name} of {length} bytes, row {self.completed}: {error}")
                 return
-            if not self._backend.covers(remote_slot, remote, length):
-                self.end(Status.FAILED, f"{length} bytes at {remote:#x} are not in registered segment {remote_slot}")
-                return
-            if posting.operation is Operation.WRITE:
-                ctypes.memmove(remote, local, length)
-            else:
-                ctypes.memmove(local, remote, length)
             self.completed += 1
         self.post_ns = self.post_ns or time.perf_counter_ns() - self._started_ns
         if self.completed == self.rows:
@@ -182,3 +110,33 @@ class LoopbackRequest:
         self.total_ns = time.perf_counter_ns() - self._started_ns
         self.post_ns = self.post_ns or self.total_ns
         self.status = status
+
+
+def _copy(source: tuple[_Segment, int], sink: tuple[_Segment, int], length: int) -> None:
+    (here, start), (there, at) = source, sink
+    if here.file is None and there.file is None:
+        ctypes.memmove(at, start, length)
+        return
+    data = memoryview(ctypes.string_at(start, length) if here.file is None else _read(here.file, start, length))
+    if there.file is None:
+        ctypes.memmove(at, data.obj, length)
+        return
+    while data:
+        count = os.pwrite(there.file, data, at)
+        data, at = data[count:], at + count
+
+
+def _read(file: int, offset: int, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        piece = os.pread(file, length - len(data), offset + len(data))
+        if not piece:
+            raise OSError(errno.EIO, f"the file ends after {len(data)} of {length} bytes at {offset}")
+        data += piece
+    return bytes(data)
+
+
+def _close(files: Sequence[int | None]) -> None:
+    for file in files:
+        if file is not None:
+            os.close(file)
