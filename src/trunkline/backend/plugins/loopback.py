@@ -5,24 +5,113 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trunkline.backend.contract import Operation, Posting, Status
-from trunkline.errors import BackendError, ClosedError
+import numpy as np
+
+from trunkline.backend.contract import Capabilities, Cost, Operation, Posting, Status
+from trunkline.errors import BackendError, ClosedError, MemoryRegistrationError
+from trunkline.memory.kind import MemoryKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
 
-class _Segment(NamedTuple):
+    from trunkline.backend.contract import BackendPeer, Slots
+
+
+class Segment(NamedTuple):
     """A registered range: of memory, or where there is a descriptor of that file."""
 
     start: int
     size: int
     file: int | None
 
-    def segment(self, slot: int) -> _Segment:
+    def covers(self, address: int, length: int) -> bool:
+        """Return whether a range lies within it."""
+        return self.start <= address and address + length <= self.start + self.size
+
+
+_NOTHING = Segment(0, 0, None)
+
+
+class LoopbackBackend:
+    """Copies between registered DRAM and FILE segments of one agent; a request is DONE when ``post`` returns.
+
+    Remote slots are local ones, and any kind may be on either side. It is the contract in its plainest form, so it
+    checks what it can: a posting whose rows leave their segments fails instead of copying.
+
+    Args:
+        agent_name: For messages.
+    """
+
+    name = "LOOPBACK"
+    capabilities = Capabilities(
+        frozenset({MemoryKind.DRAM, MemoryKind.FILE}),
+        own_kinds=frozenset({MemoryKind.DRAM, MemoryKind.FILE}),
+        cost=Cost(start=2e-6, row=2e-6, rate=2e9),
+    )
+
+    def __init__(self, agent_name: str) -> None:
+        self._agent_name = agent_name
+        self._lock = threading.Lock()  # guards the slots
+        self._segments: dict[int, Segment] = {}
+        self._next_slot = 0
+        self._is_closed = False
+
+    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:  # noqa: ARG002
+        """Register N×3 segments (address, length, device); all or none. Raises MemoryRegistrationError."""
+        self.check_open()
+        if kind not in self.capabilities.local_kinds:
+            known = ", ".join(sorted(kind.name for kind in self.capabilities.local_kinds))
+            raise MemoryRegistrationError(
+                f"agent {self._agent_name!r}: the {self.name} backend can't register {kind.name} memory (only {known})",
+                agent=self._agent_name,
+                kind=kind.name,
+            )
+        address, length = segments[:, 0], segments[:, 1]
+        is_memory = kind is MemoryKind.DRAM
+        bad = np.flatnonzero(((address == 0) & is_memory) | (length == 0) | (address + length < address))
+        if len(bad):
+            raise self._refused(int(bad[0]), segments, "is not memory" if is_memory else "is no range of a file")
+        files: list[int | None] = [None] * len(segments) if is_memory else self._duplicated(segments)
+        with self._lock:
+            slots = np.arange(self._next_slot, self._next_slot + len(segments), dtype=np.int32)
+            self._next_slot += len(segments)
+            made = map(Segment, address.tolist(), length.tolist(), files)
+            self._segments.update(zip(slots.tolist(), made, strict=True))
+        return slots
+
+    def deregister(self, slots: Slots) -> None:
+        """Forget registered segments."""
+        self.check_open()
+        with self._lock:
+            _close([self._segments.pop(slot, _NOTHING).file for slot in slots.tolist()])
+
+    def prepare(self, posting: Posting, peer: BackendPeer | None) -> LoopbackRequest:
+        """Bind a posting; ``peer`` must be None."""
+        self.check_open()
+        if peer is not None:
+            raise BackendError(f"the loopback backend works within one agent; it can't reach peer {peer.name!r}")
+        return LoopbackRequest(self, posting)
+
+    def close(self) -> None:
+        """Forget all segments. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            _close([segment.file for segment in self._segments.values()])
+            self._segments.clear()
+
+    @property
+    def outstanding(self) -> int:
+        """How many segments are registered."""
+        with self._lock:
+            return len(self._segments)
+
+    def segment(self, slot: int) -> Segment:
         """Return what is registered under a slot; an empty range if nothing is."""
         with self._lock:
             return self._segments.get(slot, _NOTHING)
@@ -31,6 +120,25 @@ class _Segment(NamedTuple):
         """Raise ClosedError if the backend was closed."""
         if self._is_closed:
             raise ClosedError(f"the loopback backend of agent {self._agent_name!r} is closed", agent=self._agent_name)
+
+    def _duplicated(self, segments: NDArray[np.uint64]) -> list[int | None]:
+        files: list[int | None] = []
+        for row, number in enumerate(segments[:, 2].tolist()):
+            try:
+                files.append(os.dup(number))
+            except (OSError, OverflowError) as error:
+                _close(files)
+                raise self._refused(row, segments, f"has no open file: {error}") from error
+        return files
+
+    def _refused(self, row: int, segments: NDArray[np.uint64], why: str) -> MemoryRegistrationError:
+        address, length, device = segments[row].tolist()
+        return MemoryRegistrationError(
+            f"agent {self._agent_name!r}: segment {row} of {len(segments)} ({length} bytes at {address:#x}, device "
+            f"{device}) {why}; none was registered",
+            agent=self._agent_name,
+            row=row,
+        )
 
 
 class LoopbackRequest:
@@ -93,7 +201,9 @@ class LoopbackRequest:
                 if not segment.covers(address, length):
                     self.end(Status.FAILED, f"{length} bytes at {address:#x} are not in registered segment {slot}")
                     return
-            source, sink = ((near, local), (far, remote))[:: 1 if posting.operation is Operation.WRITE else -1]
+            source, sink = (near.file, local), (far.file, remote)
+            if posting.operation is Operation.READ:
+                source, sink = sink, source
             try:
                 _copy(source, sink, length)
             except OSError as error:
@@ -112,18 +222,19 @@ class LoopbackRequest:
         self.status = status
 
 
-def _copy(source: tuple[_Segment, int], sink: tuple[_Segment, int], length: int) -> None:
+def _copy(source: tuple[int | None, int], sink: tuple[int | None, int], length: int) -> None:
+    """Copy bytes between two places: an offset in a file, or without one an address."""
     (here, start), (there, at) = source, sink
-    if here.file is None and there.file is None:
+    if here is None and there is None:
         ctypes.memmove(at, start, length)
         return
-    data = memoryview(ctypes.string_at(start, length) if here.file is None else _read(here.file, start, length))
-    if there.file is None:
-        ctypes.memmove(at, data.obj, length)
+    data = ctypes.string_at(start, length) if here is None else _read(here, start, length)
+    if there is None:
+        ctypes.memmove(at, data, length)
         return
-    while data:
-        count = os.pwrite(there.file, data, at)
-        data, at = data[count:], at + count
+    done = 0
+    while done < length:
+        done += os.pwrite(there, memoryview(data)[done:], at + done)
 
 
 def _read(file: int, offset: int, length: int) -> bytes:
