@@ -1,14 +1,13 @@
 """One format under atheris, by coverage: ``python -m tests.fuzz.atheris_target FORMAT [CORPUS] [-runs=…]``.
 
-Needs ``pip install --group fuzz``. What follows the format goes to libFuzzer; without a corpus the seeds are the start.
-Half of the mutations are our own, which know about lengths and punctuation, half libFuzzer's.
+Needs ``pip install --group fuzz``. What follows the format goes to libFuzzer. The corpus is ``build/fuzz/FORMAT``
+unless one is given; the seeds go there first. Half of the mutations are our own, which know about lengths.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-import tempfile
 from pathlib import Path
 from random import Random
 
@@ -32,13 +31,17 @@ def main(name: str, *options: str) -> None:
             return bytes(atheris.Mutate(data, max_size))
         return mutate(data, chance.choice(target.seeds), chance)[:max_size]
 
-    with tempfile.TemporaryDirectory() as seeds:
-        for number, seed in enumerate(target.seeds):
-            (Path(seeds) / str(number)).write_bytes(seed)
-        corpus = [] if any(not option.startswith("-") for option in options) else [seeds]
-        arguments = [sys.argv[0], *LIMITS, *options, *corpus]
-        atheris.Setup(arguments, lambda data: try_bytes(target, data), custom_mutator=mutate_more)
-        atheris.Fuzz()
+    given = [option for option in options if not option.startswith("-")]
+    corpus = Path(given[0] if given else f"build/fuzz/{name}")
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(target.seeds):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    atheris.Setup(
+        [sys.argv[0], *LIMITS, *options, *([] if given else [str(corpus)])],
+        lambda data: try_bytes(target, data),
+        custom_mutator=mutate_more,
+    )
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
