@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "trunkline.backends"
 
 _BUILT_IN = {
+    "gds": "trunkline.backend.plugins.gds:GdsBackend",
+    "gds_mt": "trunkline.backend.plugins.gds:GdsMtBackend",
     "loopback": "trunkline.backend.plugins.loopback:LoopbackBackend",
     "ucx": "trunkline.backend.plugins.ucx:UcxBackend",
 }
