@@ -222,11 +222,13 @@ typedef struct {
     CUfileIOEvents_t *events;
     volatile int cancelled;
     int is_running;
+    void *context; /* of who submitted it */
     pthread_t thread;
 } batch_t;
 
 static void *carry(void *argument) {
     batch_t *batch = argument;
+    if (batch->context) stack[depth++] = batch->context;
     for (unsigned i = 0; i < batch->count; i++) {
         CUfileIOParams_t *p = &batch->params[i];
         CUfileIOEvents_t event = {p->cookie, CANCELED, 0};
@@ -276,6 +278,7 @@ CUfileError_t cuFileBatchIOSubmit(void *handle, unsigned count, CUfileIOParams_t
     if (error.err) return error;
     batch->count = count; batch->ended = batch->told = 0; batch->params = params; batch->cancelled = 0;
     batch->is_running = 1;
+    batch->context = depth ? stack[depth - 1] : NULL;
     pthread_create(&batch->thread, NULL, carry, batch);
     return error;
 }
