@@ -160,7 +160,8 @@ def test_two_sides_of_memory_are_refused(link: Link) -> None:
 
 
 def test_it_has_no_peers_and_carries_no_notifications(link: Link) -> None:
-    request = link.prepare(Operation.WRITE, bytes_of(8, 1), link.place(np.zeros(8, np.uint8)), [(0, 0, 8)])
+    memory = bytes_of(8, 1)
+    request = link.prepare(Operation.WRITE, memory, link.place(np.zeros(8, np.uint8)), [(0, 0, 8)])
     with pytest.raises(BackendError, match="carries no notifications"):
         request.post(b"note")
     with pytest.raises(BackendError, match="can't reach peer 'far'"):
