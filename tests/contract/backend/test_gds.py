@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.standin.cufile import VARIANTS, linked, standing_in
 
+from trunkline.backend.plugins.gds import GdsBackend, GdsMtBackend
 from trunkline.testing.backend import BackendContract, Link
 
 if TYPE_CHECKING:
@@ -21,5 +22,8 @@ class TestGds(BackendContract):
 
     @pytest.fixture
     def link(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Link]:
-        with standing_in(monkeypatch), linked(VARIANTS[request.param]("agent"), tmp_path) as made:
-            yield made
+        with standing_in(monkeypatch):
+            # Two threads: with one for each piece there would be nothing to stop.
+            backend = GdsBackend("agent") if request.param == "GDS" else GdsMtBackend("agent", thread_count=2)
+            with linked(backend, tmp_path) as made:
+                yield made
