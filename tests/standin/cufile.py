@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import os
@@ -32,7 +33,9 @@ def _compile() -> Path:
     compiler = os.environ.get("CC") or shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler (cc): the stand-in for libcufile can't be built")
-    library = Path(tempfile.mkdtemp(prefix="trunkline-standin-"), "libcufile.so.0")
+    folder = tempfile.mkdtemp(prefix="trunkline-standin-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    library = Path(folder, "libcufile.so.0")
     subprocess.run(
         [compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread", "-o", library, SOURCE],
         check=True,

@@ -236,6 +236,9 @@ def test_memory_that_can_not_be_pinned_is_moved_all_the_same(link: Link, standin
     assert finish(request, request.post()) == Status.DONE
     assert io(standin) == [(64, 0, 0, 0, -1)]
     np.testing.assert_array_equal(far.read(), memory)
+    link.initiator.deregister(np.array([0], np.int32))
+    link.initiator.close()
+    assert "cuFileBufDeregister" not in standin.names  # it may be another's registration
 
 
 def test_the_same_memory_and_file_are_registered_once(link: Link, standin: Standin) -> None:
