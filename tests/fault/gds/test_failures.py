@@ -192,7 +192,7 @@ def test_deregistered_while_posted_it_runs_to_its_end(link: Link, standin: Stand
     assert (standin.alive["buffers"], standin.alive["files"]) == (1, 1)
     standin.hold(False)
     assert finish(request, Status.IN_PROGRESS) == Status.DONE
-    eventually(lambda: (standin.alive["buffers"], standin.alive["files"]) == (0, 0))
+    assert (standin.alive["buffers"], standin.alive["files"]) == (0, 0)
     assert request.post() == Status.FAILED
     assert "registered no more" in request.reason
 

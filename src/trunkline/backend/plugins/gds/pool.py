@@ -110,10 +110,9 @@ class Pool:
             if request.status is not Status.IN_PROGRESS:
                 return
             request.is_stopping = True
-            ended = self._end_if_quiet(request)
+            self._end_if_quiet(request)
         for carrier in self._carriers:
             carrier.cancel(request)
-        self.drop(ended)
 
     def drop(self, resources: list[Resource]) -> None:
         """Let go of resources, and give back to cuFile those that nobody holds any more."""
@@ -179,22 +178,20 @@ class Pool:
         with self.lock:
             request.running -= 1
             request.book(first, moved, failure)
-            ended = self._end_if_quiet(request)
+            self._end_if_quiet(request)
         if failure:
             for other in self._carriers:
                 other.cancel(request)
-        self.drop(ended)
         return True
 
-    def _end_if_quiet(self, request: GdsRequest) -> list[Resource]:
-        """End a request that is at rest and of which nothing is left (under the lock); return what it held."""
+    def _end_if_quiet(self, request: GdsRequest) -> None:
+        """End a request that is at rest and of which nothing is left (under the lock)."""
         if request.running or request.left or request.status is not Status.IN_PROGRESS:
-            return []
+            return
         if request in self._queue:
             self._queue.remove(request)
         self._running.discard(request)
-        closed = f"the {self.name} backend of agent {self.agent_name!r} was closed" if self.is_closed else ""
-        held = request.end(closed)
+        self.drop(request.resources)  # first: who sees its end and deregisters finds that cuFile has let go
+        request.end(f"the {self.name} backend of agent {self.agent_name!r} was closed" if self.is_closed else "")
         self.finished[request] = None
         self._changed.notify_all()
-        return held

@@ -89,7 +89,8 @@ class GdsRequest:
             self._generation = table.generation[known]
             self._slots = known
             held = dict.fromkeys(table.resources[slot] for slot in known.tolist())
-            self._resources = [resource for resource in held if resource is not None]
+            self.resources: list[Resource] = [resource for resource in held if resource is not None]
+            """What it holds while it is in progress."""
 
     @property
     def completed(self) -> int:
@@ -127,7 +128,7 @@ class GdsRequest:
                 self._moved = np.zeros(len(self.pieces.params), np.uint64)
                 self.status = Status.IN_PROGRESS if len(self._moved) else Status.DONE
                 if len(self._moved):
-                    for resource in self._resources:
+                    for resource in self.resources:
                         resource.holders += 1
                     pool.enqueue(self, len(self._moved))
             self.post_ns = max(1, time.perf_counter_ns() - started)
@@ -188,7 +189,7 @@ class GdsRequest:
     def file_name(self, piece: Any) -> str:
         """Return the name of a piece's file, for messages."""
         handle = int(piece["handle"])
-        files = (each for each in self._resources if isinstance(each, RegisteredFile) and each.handle == handle)
+        files = (each for each in self.resources if isinstance(each, RegisteredFile) and each.handle == handle)
         return next((each.name for each in files), "a file")
 
     @property
@@ -201,8 +202,8 @@ class GdsRequest:
         self._moved[first : first + len(moved)] = moved
         self.failure = self.failure or failure
 
-    def end(self, closed: str) -> list[Resource]:
-        """Become quiet (under the pool's lock) and return what it no longer holds."""
+    def end(self, closed: str) -> None:
+        """Become quiet (under the pool's lock)."""
         assert self.pieces is not None
         wanted, moved = int(self.pieces.row_end[-1]), int(self._moved.sum())
         landed = f"{moved:,} of {wanted:,} bytes landed"
@@ -214,4 +215,3 @@ class GdsRequest:
             status = Status.DONE if moved == wanted else Status.STOPPED
         self.total_ns = time.perf_counter_ns() - self._started_ns
         self.status = status
-        return self._resources
