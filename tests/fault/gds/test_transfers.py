@@ -19,6 +19,7 @@ from trunkline.testing.backend import PATIENCE, bytes_of, segments_of
 from trunkline.testing.waiting import eventually
 from trunkline.transfer.engine import Engine
 from trunkline.transfer.plan import plan_transfer
+from trunkline.transfer.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ class Bench:
             Operation.WRITE,
             DescriptorList.of(MemoryKind.DRAM, near),
             DescriptorList.of(MemoryKind.FILE, far),
-            backend=self.name,
+            route=Route.direct(self.name),
             local_table=section.lookup(self.name, MemoryKind.DRAM),
             remote_table=section.lookup(self.name, MemoryKind.FILE),
             peer="agent",
