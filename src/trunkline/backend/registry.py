@@ -17,6 +17,7 @@ ENTRY_POINTS = "trunkline.backends"
 
 _BUILT_IN = {
     "loopback": "trunkline.backend.plugins.loopback:LoopbackBackend",
+    "posix": "trunkline.backend.plugins.posix:PosixBackend",
     "ucx": "trunkline.backend.plugins.ucx:UcxBackend",
 }
 
