@@ -94,7 +94,9 @@ class Job:
     def post(self, owner: object) -> Status:
         """Start. `owner` is kept until the end was seen, and is what `Pool.take_finished` returns."""
 
-    def poll(self) -> Status: ...
+    def poll(self) -> Status:
+        """Return the status. A caller that polls in a tight loop sleeps here, for 0.1 ms at most or until the end."""
+
     def wait(self, until: float) -> Status: ...
     def stop(self) -> None: ...
     @property

@@ -20,6 +20,9 @@ watch_forks()
 cdef tuple _STATUSES = tuple(Status(value) for value in range(-2, 3))
 cdef int64_t _NEVER = 1 << 62
 cdef int64_t _SIGNALS = 100_000_000  # a waiting caller looks for signals this often, in nanoseconds
+# Who polls again within the first of these nanoseconds does nothing else: let him leave the processor to the workers.
+cdef int64_t _EAGER = 20_000
+cdef int64_t _NAP = 100_000
 
 
 cdef inline int64_t nanoseconds(double seconds) noexcept:
@@ -91,9 +94,6 @@ cdef class Pool:
 
     def progress(self):
         self.check()
-        if self.in_flight and self.pool.ended.first == NULL:
-            with nogil:
-                sched_yield()  # whoever polls in a loop leaves the processor to those who work
         return self.pool.ended.first != NULL
 
     def run(self, double until):
@@ -147,6 +147,7 @@ cdef class Job:
     cdef Pool pool
     cdef object owner
     cdef object arrays
+    cdef int64_t polled
     cdef file_t **files
 
     def __cinit__(
@@ -213,26 +214,38 @@ cdef class Job:
         unlock(&self.pool.pool)
         return state
 
+    cdef void rest(self, int64_t end) noexcept nogil:
+        """Sleep until the job is quiet or the end."""
+        lock(&self.pool.pool)
+        if self.job.state == RUNNING:
+            self.job.waiters += 1
+            bell_wait(&self.pool.pool.quiet, &self.pool.pool.mutex, end)
+            self.job.waiters -= 1
+        unlock(&self.pool.pool)
+
     def poll(self):
         cdef int state = self.report()
+        cdef int64_t now
         if state == RUNNING:
-            with nogil:
-                sched_yield()  # whoever polls in a loop leaves the processor to those who work
+            now = now_ns()
+            if now - self.polled < _EAGER:
+                with nogil:
+                    self.rest(now + _NAP)
+                state = self.report()
+                now = now_ns()
+            self.polled = now
         return _STATUSES[state + 2]
 
     def wait(self, double until):
-        cdef int64_t end = nanoseconds(until), now = 0
+        cdef int64_t end = nanoseconds(until), now
         cdef int state = self.report()
-        while state == RUNNING and now < end:
+        while state == RUNNING:
+            now = now_ns()
+            if now >= end:
+                break
             PyErr_CheckSignals()
             with nogil:
-                lock(&self.pool.pool)
-                now = now_ns()
-                if self.job.state == RUNNING and now < end:
-                    self.job.waiters += 1
-                    bell_wait(&self.pool.pool.quiet, &self.pool.pool.mutex, min(end, now + _SIGNALS))
-                    self.job.waiters -= 1
-                unlock(&self.pool.pool)
+                self.rest(min(end, now + _SIGNALS))
             state = self.report()
         return _STATUSES[state + 2]
 

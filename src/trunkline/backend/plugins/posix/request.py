@@ -92,7 +92,7 @@ class PosixRequest:
         return status
 
     def poll(self) -> Status:
-        """Return the status; a caller that polls in a loop gives way to the threads that do the work."""
+        """Return the status. A caller that polls in a tight loop sleeps here, for 0.1 ms at most or until the end."""
         return Status.FAILED if self._is_stale else self._job.poll()
 
     def wait(self, until: float) -> Status:

@@ -9,7 +9,6 @@ cdef extern from *:
     #include <fcntl.h>
     #include <limits.h>
     #include <pthread.h>
-    #include <sched.h>
     #include <stdint.h>
     #include <stdlib.h>
     #include <string.h>
@@ -75,7 +74,6 @@ cdef extern from *:
     int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *) noexcept nogil
     int pthread_cond_signal(pthread_cond_t *) noexcept nogil
     int pthread_cond_broadcast(pthread_cond_t *) noexcept nogil
-    int sched_yield() noexcept nogil
     int64_t file_size(int descriptor) noexcept nogil
     int direct_io_alignment(int descriptor, uint32_t *, uint32_t *) noexcept nogil
     ssize_t preadv(int, const iovec *, int, int64_t) noexcept nogil
