@@ -294,4 +294,8 @@ def _query(name: str) -> Mapping[str, str] | None:
         return None
     except (OSError, ValueError) as error:
         raise BackendError(f"nothing could be found out about file {path!r} ({words(error)})", file=path) from error
-    return {"size": str(size), "mtime": f"{found.st_mtime_ns // 10**9}.{found.st_mtime_ns % 10**9:09}", "mode": str(found.st_mode)}
+    return {
+        "size": str(size),
+        "mtime": f"{found.st_mtime_ns // 10**9}.{found.st_mtime_ns % 10**9:09}",
+        "mode": str(found.st_mode),
+    }

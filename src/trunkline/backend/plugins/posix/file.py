@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _ACCESS = {"ro": os.O_RDONLY, "rw": os.O_RDWR}
 _FLAGS = {"direct": os.O_DIRECT, "sync": os.O_SYNC, "noatime": os.O_NOATIME, "create": os.O_CREAT}
+_TELLING = os.O_ACCMODE | os.O_DIRECT | os.O_SYNC | os.O_NOATIME
+"""Flags of a descriptor that matter to transfers."""
+
 _KINDS = {
     stat.S_ISDIR: "a directory",
     stat.S_ISFIFO: "a FIFO",
@@ -99,7 +102,7 @@ class OpenFile:
         except BaseException:
             os.close(descriptor)
             raise
-        self.identity = (found.st_dev, found.st_ino, flags)
+        self.identity = (found.st_dev, found.st_ino, flags & _TELLING)
         access = flags & os.O_ACCMODE
         self.reads, self.writes = access != os.O_WRONLY, access != os.O_RDONLY
         self.memory_alignment, self.block = 1, 0

@@ -102,9 +102,7 @@ def lay_out(
     group = np.cumsum(is_new) - 1
     unit, memory_unit = block[piece_file], memory_alignment[piece_file]
     safe = np.maximum(unit, 1)
-    crooked = (unit > 0) & (
-        (piece_start % safe != 0) | (piece_length % safe != 0) | (piece_address % memory_unit != 0)
-    )
+    crooked = (unit > 0) & ((piece_start % safe != 0) | (piece_length % safe != 0) | (piece_address % memory_unit != 0))
     bounce = np.logical_or.reduceat(crooked, first) if len(first) else crooked[:0]
     is_new |= ~bounce[group] & ((np.arange(len(source)) - first[group]) % CALL_PIECES == 0)
     bounce = bounce[group[is_new]]
