@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ class FileMemory:
         return np.frombuffer(os.pread(self.device, self.nbytes, self.address), np.uint8)
 
     def write(self, data: NDArray[np.uint8]) -> None:
-        view = memoryview(data)
+        view = memoryview(data.tobytes())
         at = 0
         while at < len(view):
             at += os.pwrite(self.device, view[at:], self.address + at)
@@ -48,7 +48,7 @@ class FileMemory:
 @pytest.mark.parametrize("options", [{}, {"fsync": True, "threads": 1}], ids=["plain", "fsync"])
 class TestPosix(BackendContract):
     @pytest.fixture
-    def link(self, tmp_path: Path, options: dict[str, int]) -> Iterator[Link]:
+    def link(self, tmp_path: Path, options: dict[str, Any]) -> Iterator[Link]:
         from trunkline.backend.plugins.posix import PosixBackend
 
         backend = PosixBackend("agent", **options)

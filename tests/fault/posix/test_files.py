@@ -1,4 +1,4 @@
-"""Devices that are full or broken, files that change or go, requests that are ended: with real files and system calls."""
+"""Devices that are full or broken, files that change or go, requests that are ended early."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,18 +18,21 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the POSIX backend is for Linux only", allow_module_level=True)
 
+from tests.unit.backend.posix.bench import Bench
+
 from trunkline.backend.contract import Operation, Posting, Status
 from trunkline.backend.plugins.posix import PosixBackend
 from trunkline.memory.kind import MemoryKind
 from trunkline.testing.backend import PATIENCE, bytes_of, finish, segments_of
 
-from tests.unit.backend.posix.bench import Bench
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MIB = 1 << 20
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 class Held(threading.Thread):
@@ -104,14 +108,14 @@ backend.close()
 """
     told = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "file")],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])},
         capture_output=True,
         text=True,
         check=True,
         timeout=PATIENCE,
     ).stdout
     assert "EFBIG: File too large" in told
-    assert os.path.getsize(tmp_path / "file") <= 1_000_000
+    assert (tmp_path / "file").stat().st_size <= 1_000_000
 
 
 def test_a_device_that_breaks_says_where(bench: Bench) -> None:
@@ -167,15 +171,15 @@ def test_a_file_that_is_unlinked_is_still_the_file(held: Bench, tmp_path: Path) 
 
 
 def test_a_file_deregistered_while_it_is_written_is_closed_after(held: Bench, tmp_path: Path) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
     memory = bytes_of(8 * MIB, 1)
     request = held.prepare(Operation.WRITE, memory, f"rw,create:{tmp_path / 'file'}", [(0, 0, 8 * MIB)])
     request.post()
     held.backend.deregister(held.far)
-    assert len(os.listdir("/proc/self/fd")) == len(before) + 1  # the request needs it
+    assert len(descriptors()) == len(before) + 1  # the request needs it
     Held.made[0].release()
     assert request.wait(time.monotonic() + PATIENCE) == Status.DONE
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
     assert (tmp_path / "file").read_bytes() == bytes(memory)
     assert request.post() == Status.FAILED
     assert "not registered any more" in request.reason
@@ -272,7 +276,7 @@ def test_many_requests_from_many_threads_each_end_once(tmp_path: Path) -> None:
 
 def test_a_thousand_cycles_leave_nothing_behind(tmp_path: Path) -> None:
     def count() -> tuple[int, int]:
-        return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        return len(descriptors()), threading.active_count()
 
     before = count()
     backend = PosixBackend("agent")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def file_posting(operation: Operation, memory: NDArray[Any], near: Slots, far: Slots, rows: Rows) -> Posting:
-    """Return a posting of (memory offset, file offset, length) rows, each in its own of ``far``'s segments or the one."""
+    """Return a posting of (memory offset, file offset, length) rows; ``far`` has a slot for each, or one."""
     table = np.array(rows, np.uint64).reshape(-1, 3)
     return Posting(
         operation,

@@ -13,6 +13,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the POSIX backend is for Linux only", allow_module_level=True)
 
+from tests.unit.backend.posix.bench import Bench, file_posting
+
 from trunkline.backend.contract import Operation, Status
 from trunkline.backend.plugins.posix import PosixBackend
 from trunkline.backend.plugins.posix._native import File, Job, Pool
@@ -26,7 +28,6 @@ from trunkline.errors import (
     NotRegisteredError,
 )
 from trunkline.memory.kind import MemoryKind
-from tests.unit.backend.posix.bench import Bench, file_posting
 from trunkline.testing.backend import PATIENCE, bytes_of, finish, make_posting, segments_of
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def test_a_direct_read_ends_where_the_file_ends(bench: Bench, tmp_path: Path) ->
 def test_a_direct_write_of_part_of_a_block_is_refused(bench: Bench, tmp_path: Path) -> None:
     name = f"rw,direct,create:{tmp_path / 'file'}"
     for rows in ([(0, 0, 100)], [(0, 100, 4096)], [(0, 0, 4096), (4096, 8192, 4097)]):
-        with pytest.raises(BackendError, match="opened with O_DIRECT.*must begin and end at multiples of"):
+        with pytest.raises(BackendError, match=r"opened with O_DIRECT.*must begin and end at multiples of"):
             bench.prepare(Operation.WRITE, np.zeros(8193, np.uint8), name, rows)
     assert (tmp_path / "file").read_bytes() == b""
 
@@ -189,11 +190,11 @@ def test_queries_tell_size_and_time_of_what_is_there(bench: Bench, tmp_path: Pat
 
 
 def test_a_caller_that_waits_can_be_interrupted() -> None:
-    class InterruptedError_(Exception):
+    class SignalError(Exception):
         pass
 
     def interrupt(*_: object) -> None:
-        raise InterruptedError_
+        raise SignalError
 
     pool = Pool("agent")  # nobody works: its jobs don't end
     file = File(pool, os.open("/dev/null", os.O_RDONLY), 0)
@@ -202,11 +203,16 @@ def test_a_caller_that_waits_can_be_interrupted() -> None:
     job = Job(pool, [file], False, False, none.astype(np.int32), none, one, np.array([0, 1]), byte, pieces, byte.copy())
     job.post(None)
     waits = threading.Event()
-    sender = threading.Thread(target=lambda: (waits.wait(), os.kill(os.getpid(), signal.SIGUSR1)), name="sender")
+
+    def send() -> None:
+        waits.wait()
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    sender = threading.Thread(target=send, name="sender")
     before = signal.signal(signal.SIGUSR1, interrupt)
     sender.start()
     try:
-        with pytest.raises(InterruptedError_):
+        with pytest.raises(SignalError):  # noqa: PT012  the signal may come between the two
             waits.set()
             job.wait(time.monotonic() + 10 * PATIENCE)
         sender.join(PATIENCE)

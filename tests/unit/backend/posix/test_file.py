@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,6 @@ from trunkline.memory.kind import MemoryKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -26,6 +26,10 @@ def backend() -> Iterator[PosixBackend]:
     made = PosixBackend("agent")
     yield made
     made.close()
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def register(backend: PosixBackend, device: int, name: str = "") -> None:
@@ -97,29 +101,29 @@ def test_a_path_that_can_not_be_opened_says_why(backend: PosixBackend, tmp_path:
 
 
 def test_all_segments_are_registered_or_none(backend: PosixBackend, tmp_path: Path) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
     segments = np.array([[0, 8, 0], [0, 8, 0]], np.uint64)
     with pytest.raises(MemoryRegistrationError, match="ENOENT"):
         backend.register(MemoryKind.FILE, segments, [f"rw,create:{tmp_path / 'a'}", f"rw:{tmp_path / 'b'}"])
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
     for bad in ([0, 0, 0], [1 << 63, 8, 0], [(1 << 64) - 4, 8, 0]):
         with pytest.raises(MemoryRegistrationError, match="not a range of a file; none"):
             backend.register(MemoryKind.FILE, np.array([bad], np.uint64), [f"rw:{tmp_path / 'a'}"])
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_a_file_is_opened_once_whatever_number_of_segments_it_has(backend: PosixBackend, tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(descriptors())
     device = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     direct = os.open(tmp_path / "file", os.O_RDWR | os.O_DIRECT)
     segments = np.array([[8 * row, 8, device] for row in range(3000)], np.uint64)
     slots = [backend.register(MemoryKind.FILE, segments[:2000])]
     slots.append(backend.register(MemoryKind.FILE, segments[2000:], [str(tmp_path / "file")] * 1000))
     slots.append(backend.register(MemoryKind.FILE, segments[:1], [f"rw:{tmp_path / 'file'}"]))
-    assert len(os.listdir("/proc/self/fd")) == before + 3
+    assert len(descriptors()) == before + 3
     slots.append(backend.register(MemoryKind.FILE, np.array([[0, 8, direct]], np.uint64)))
     os.close(device)
     os.close(direct)
     for each in slots:
         backend.deregister(each)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(descriptors()) == before

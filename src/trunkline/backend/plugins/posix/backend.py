@@ -264,7 +264,7 @@ class PosixBackend:
 
 
 def _check_direct_writes(layout: Layout, files: list[OpenFile]) -> None:
-    """Refuse to write parts of blocks: the rest of the block would have to be read first, and might change meanwhile."""
+    """Refuse to write parts of blocks: the rest would have to be read first, and might change meanwhile."""
     block = np.maximum(np.array([file.block for file in files], np.int64), 1)[layout.file]
     bad = (layout.offset % block != 0) | (layout.length % block != 0)
     if bad.any():

@@ -16,14 +16,9 @@ MEMORY = -1
 
 
 class Segments:
-    """Slots, given out and taken back. The caller guards it with a lock.
-
-    Attributes:
-        changes: How often slots were taken back.
-    """
+    """Slots, given out and taken back. The caller guards it with a lock."""
 
     def __init__(self) -> None:
-        self.changes = 0
         self._file = np.empty(0, np.int64)
         self._tenancy = np.empty(0, np.int64)  # odd: in use; every change of hands counts one up
         self._free = np.empty(0, np.int32)
@@ -49,12 +44,11 @@ class Segments:
         known = known[self._tenancy[known] % 2 == 1]
         self._tenancy[known] += 1
         self._free = np.concatenate([self._free, known])
-        self.changes += 1
-        return self._file[known]
+        return self.files(known)
 
     def files(self, slots: Slots) -> NDArray[np.int64]:
         """Return the file each slot is in."""
-        return self._file[slots]
+        return self._file.take(slots)
 
     def tenancy(self, slots: Slots) -> NDArray[np.int64]:
         """Return numbers that change when a slot passes to another segment; odd while it is given out, else -1."""
