@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,18 +20,18 @@ from trunkline.errors import (
 )
 from trunkline.memory.buffer import Buffer, buffer_of
 from trunkline.memory.descriptor import DescriptorList
+from trunkline.memory.kind import MemoryKind
 from trunkline.memory.section import EMPTY, NO_SLOT, find_rows
 from trunkline.metadata.catalog import Catalog, TensorEntry, item_bits
 from trunkline.metadata.model import AgentMetadata, SectionMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from trunkline.backend.contract import Backend, Slots
     from trunkline.memory.descriptor import Rows
-    from trunkline.memory.kind import MemoryKind
     from trunkline.memory.section import Section
 
 
@@ -40,6 +40,7 @@ class Registration:
     """Memory registered in one call.
 
     Attributes:
+        agent: The agent that it was registered with.
         number: Tells registrations of one agent apart.
         name: The name peers see in the catalog, or None.
         descriptors: The registered segments.
@@ -47,8 +48,10 @@ class Registration:
         entries: What the catalog says of it.
         group: Whether the name stands for a group of tensors.
         owners: What keeps the memory alive.
+        keys: Paths and keys of files' and objects' segments, by kind of memory.
     """
 
+    agent: str
     number: int
     name: str | None
     descriptors: tuple[DescriptorList, ...]
@@ -56,6 +59,7 @@ class Registration:
     entries: tuple[TensorEntry, ...] = ()
     group: bool = False
     owners: tuple[Any, ...] = ()
+    keys: Mapping[MemoryKind, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -68,6 +72,13 @@ class Registration:
 MemoryPart: TypeAlias = LocalTensor | TensorGroup[LocalTensor] | Registration | DescriptorList
 """What can be picked out of an agent's memory: what ``register`` returned, views of it, or ranges inside it."""
 
+_MEMORY = (MemoryKind.DRAM, MemoryKind.VRAM)  # what peers can reach; files and objects are the agent's own
+
+_ADVICE = {
+    MemoryKind.FILE: "; open one for files: create_backend('posix')",
+    MemoryKind.OBJECT: "; open one for object stores: create_backend('object', url=...)",
+}
+
 _PART = (LocalTensor, TensorGroup, Registration, DescriptorList)
 
 
@@ -78,10 +89,19 @@ class LocalMemory:
         agent: The agent's name.
         backends: Its backends by name.
         section: Where registered segments are looked up by transfers.
+        before: Called with all kinds of memory there will be, before any of a kind is registered for the first time.
     """
 
-    def __init__(self, agent: str, backends: Mapping[str, Backend], section: Section) -> None:
+    def __init__(
+        self,
+        agent: str,
+        backends: Mapping[str, Backend],
+        section: Section,
+        before: Callable[[frozenset[MemoryKind]], None] = lambda _: None,
+    ) -> None:
         self.section = section
+        self._before = before
+        self._kinds: frozenset[MemoryKind] = frozenset()
         self._agent = agent
         self._backends = backends
         self._numbers = itertools.count(1)
@@ -89,7 +109,7 @@ class LocalMemory:
         self._hidden: dict[int, Registration] = {}  # their names stay taken
 
     def register(
-        self, memory: Any, *, name: str | None, kind: MemoryKind | None
+        self, memory: Any, *, name: str | None, kind: MemoryKind | None, keys: Sequence[str] = ()
     ) -> LocalTensor | TensorGroup[LocalTensor] | Registration:
         """Register one buffer, a mapping of buffers, or a raw descriptor list. All or nothing.
 
@@ -102,7 +122,11 @@ class LocalMemory:
         if isinstance(memory, DescriptorList):
             if name is not None:
                 raise ConfigurationError("a raw descriptor list has no shape, so the catalog can't name it: omit name=")
-            registration = Registration(number, None, (memory.expand(),), self._register([memory.expand()]))
+            lists: tuple[DescriptorList, ...] = (memory.expand(),)
+            if keys and len(keys) != memory.count:
+                raise ConfigurationError(f"{len(keys)} keys for {memory.count} segments: give one for each, or none")
+            named = {memory.kind: tuple(keys)}
+            registration = Registration(self._agent, number, None, lists, self._register(lists, named), keys=named)
             self._registrations[number] = registration
             return registration
         if isinstance(memory, Mapping):
@@ -117,18 +141,40 @@ class LocalMemory:
             entries = (_entry(name, buffers[""]),) if name is not None else ()
         self._check_names(name, entries)
         lists = _descriptors(buffers.values())
+        named = _keys(buffers.values())
         registration = Registration(
+            self._agent,
             number,
             name,
             lists,
-            self._register(lists),
+            self._register(lists, named),
             entries,
             group=isinstance(memory, Mapping),
             owners=tuple(buffers.values()),
+            keys=named,
         )
         self._registrations[number] = registration
         views = {key: self._view(f"{name}/{key}" if key else name or "", buffers[key], number) for key in buffers}
         return TensorGroup(name, views) if isinstance(memory, Mapping) and name is not None else views[""]
+
+    def adopt(self, name: str) -> None:
+        """Register with a backend that has just been opened what was registered before.
+
+        Raises:
+            MemoryRegistrationError: It refuses some; it then has what it took before that.
+        """
+        backend = self._backends[name]
+        taken = backend.capabilities.local_kinds | backend.capabilities.own_kinds
+        if backend.capabilities.keyless:
+            return
+        for registration in list(self._registrations.values()):
+            added: dict[tuple[str, MemoryKind], Slots] = {}
+            for descriptors in registration.descriptors:
+                if (kind := descriptors.kind) in taken:
+                    added[name, kind] = backend.register(kind, descriptors.rows, registration.keys.get(kind, ()))
+                    self.section.add(name, kind, descriptors.rows, added[name, kind])
+            if added:
+                self._registrations[registration.number] = replace(registration, slots={**registration.slots, **added})
 
     def find(self, memory: LocalTensor | TensorGroup[LocalTensor] | Registration) -> Registration:
         """Return the registration that made a view.
@@ -140,7 +186,7 @@ class LocalMemory:
         number = view.number if isinstance(view, Registration) else view.registration
         registration = self._registrations.get(number)
         # Another agent has registrations of the same numbers.
-        is_ours = view is registration if isinstance(view, Registration) else view.agent == self._agent
+        is_ours = view.agent == self._agent
         if registration is None or not is_ours:
             raise NotRegisteredError(f"{memory!r} is not registered with agent {self._agent!r} (any more)")
         return registration
@@ -181,10 +227,16 @@ class LocalMemory:
         (descriptors,) = registration.descriptors
         parts = [
             Registration(
+                self._agent,
                 number,
                 None,
                 (DescriptorList(descriptors.kind, descriptors.rows[chosen]),),
                 {key: slots[chosen] for key, slots in registration.slots.items()},
+                keys={
+                    kind: tuple(key for key, is_chosen in zip(keys, chosen, strict=True) if is_chosen)
+                    for kind, keys in registration.keys.items()
+                    if keys
+                },
             )
             for number, chosen in ((registration.number, ~taken), (next(self._numbers), taken))
         ]
@@ -274,13 +326,16 @@ class LocalMemory:
 
     def catalog(self) -> Catalog:
         """Return what peers may know of it by name."""
-        registrations = list(self._registrations.values())
+        entries = {
+            registration: tuple(entry for entry in registration.entries if entry.kind in _MEMORY)
+            for registration in self._registrations.values()
+        }
         return Catalog(
-            tensors=tuple(entry for registration in registrations for entry in registration.entries),
+            tensors=tuple(entry for each in entries.values() for entry in each),
             groups={
-                registration.name: tuple(entry.name for entry in registration.entries)
-                for registration in registrations
-                if registration.group and registration.name is not None
+                registration.name: tuple(entry.name for entry in each)
+                for registration, each in entries.items()
+                if registration.group and registration.name is not None and each
             },
         )
 
@@ -335,20 +390,24 @@ class LocalMemory:
                 )
 
     def _register(
-        self, lists: tuple[DescriptorList, ...] | list[DescriptorList]
+        self, lists: tuple[DescriptorList, ...], keys: Mapping[MemoryKind, tuple[str, ...]]
     ) -> dict[tuple[str, MemoryKind], Slots]:
         done: dict[tuple[str, MemoryKind], Slots] = {}
+        kinds = self._kinds.union(descriptors.kind for descriptors in lists)
+        if kinds != self._kinds:
+            self._before(kinds)
         try:
             for descriptors in lists:
                 kind = descriptors.kind
-                able = [name for name, backend in self._backends.items() if kind in backend.capabilities.local_kinds]
+                able = [name for name, backend in self._backends.items() if _takes(backend, kind)]
                 if not able:
                     raise NoBackendError(
-                        f"no backend of agent {self._agent!r} takes {kind.name} memory (it has {list(self._backends)})",
+                        f"no backend of agent {self._agent!r} takes {kind.name} memory (it has {list(self._backends)})"
+                        + _ADVICE.get(kind, ""),
                         kind=kind.name,
                     )
                 for name in able:
-                    done[name, kind] = self._backends[name].register(kind, descriptors.rows)
+                    done[name, kind] = self._backends[name].register(kind, descriptors.rows, keys.get(kind, ()))
         except BaseException:
             for (name, _), slots in done.items():
                 self._backends[name].deregister(slots)
@@ -357,6 +416,7 @@ class LocalMemory:
             for (name, kind), slots in done.items():
                 if kind is descriptors.kind:
                     self.section.add(name, kind, descriptors.rows, slots)
+        self._kinds = kinds
         return done
 
     def _view(self, name: str, buffer: Buffer, number: int) -> LocalTensor:
@@ -384,6 +444,20 @@ def _entry(name: str, buffer: Buffer) -> TensorEntry:
         nbytes=buffer.nbytes,
         device=buffer.device,
     )
+
+
+def _takes(backend: Backend, kind: MemoryKind) -> bool:
+    capabilities = backend.capabilities
+    return kind in capabilities.local_kinds | capabilities.own_kinds and not capabilities.keyless
+
+
+def _keys(buffers: Any) -> dict[MemoryKind, tuple[str, ...]]:
+    """Return the paths and keys of files and objects, in the order of :func:`_descriptors`."""
+    found: dict[MemoryKind, list[str]] = {}
+    for buffer in buffers:
+        if buffer.kind not in _MEMORY:
+            found.setdefault(buffer.kind, []).append(buffer.name)
+    return {kind: tuple(names) for kind, names in found.items() if any(names)}
 
 
 def _descriptors(buffers: Any) -> tuple[DescriptorList, ...]:

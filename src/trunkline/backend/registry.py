@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "trunkline.backends"
 
 _BUILT_IN = {
+    "cma": "trunkline.backend.plugins.cma:CmaBackend",
+    "gds": "trunkline.backend.plugins.gds:GdsBackend",
+    "gds_mt": "trunkline.backend.plugins.gds:GdsMtBackend",
     "loopback": "trunkline.backend.plugins.loopback:LoopbackBackend",
+    "object": "trunkline.backend.plugins.object:ObjectBackend",
     "posix": "trunkline.backend.plugins.posix:PosixBackend",
     "ucx": "trunkline.backend.plugins.ucx:UcxBackend",
 }
