@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trunkline.backend.contract import Capabilities, Operation, Posting
+from trunkline.backend.contract import Capabilities, Cost, Operation, Posting
 from trunkline.backend.plugins.posix.file import OpenFile, PathMode, words
 from trunkline.backend.plugins.posix.layout import lay_out
 from trunkline.backend.plugins.posix.segments import MEMORY, Segments
@@ -52,7 +52,11 @@ class PosixBackend:
 
     name = "POSIX"
     capabilities = Capabilities(
-        frozenset({MemoryKind.DRAM}), own_kinds=frozenset({MemoryKind.FILE}), progress=True, queries=True
+        frozenset({MemoryKind.DRAM}),
+        own_kinds=frozenset({MemoryKind.FILE}),
+        progress=True,
+        queries=True,
+        cost=Cost(20e-6, 2.5e-6, 5e9),  # from and to the page cache
     )
 
     def __init__(self, agent_name: str, *, fsync: bool = False, threads: int = DEFAULT_THREADS) -> None:

@@ -112,7 +112,8 @@ def lay_out(
     def call_at(position: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the call that moves each row's byte at that offset."""
         chunk = (position - run_start[row_block]) // call_bytes
-        return call.take(first_piece[row_block] + chunk - begin[row_block])
+        found: NDArray[np.intp] = call.take(first_piece[row_block] + chunk - begin[row_block])
+        return found
 
     row_calls = np.zeros((2, len(posting.length)), np.int64)
     row_calls[0, order] = call_at(row_start)
