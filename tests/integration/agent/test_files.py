@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,6 @@ from trunkline.testing.backend import PATIENCE, bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the POSIX backend is for Linux only")
 
@@ -88,7 +88,7 @@ def test_cancelled_and_expired_transfers_are_quiet_and_may_be_made_again(agent: 
 
 
 def test_what_was_deregistered_is_not_used(agent: Agent, tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     kv = agent.register(np.ones(SIZE, np.uint8))
     spill = agent.register(File(tmp_path / "spill", "w+", size=SIZE))
     pair = agent.prepare(kv, spill)
@@ -97,4 +97,4 @@ def test_what_was_deregistered_is_not_used(agent: Agent, tmp_path: Path) -> None
     with pytest.raises((NotRegisteredError, SegmentNotFoundError), match="not registered"):
         pair.write().wait()
     del spill, pair
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
