@@ -21,6 +21,7 @@ from trunkline.backend.plugins.posix._native import File, Job, Pool
 from trunkline.backend.registry import create_backend
 from trunkline.errors import (
     BackendError,
+    BackendUnavailableError,
     ClosedError,
     ConfigurationError,
     ForkedError,
@@ -50,6 +51,21 @@ def test_the_registry_knows_it() -> None:
     backend.close()
     with pytest.raises(ConfigurationError, match="threads=0"):
         create_backend("POSIX", "agent", threads=0)
+
+
+def test_threads_that_can_not_be_had_are_an_error_that_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def start_some(thread: threading.Thread) -> None:
+        if thread.name.endswith("-2"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    with pytest.raises(BackendUnavailableError, match="4 threads"):
+        PosixBackend("agent", threads=4)
+    assert threading.active_count() == before
 
 
 def test_a_write_extends_the_file_and_leaves_a_hole(bench: Bench, tmp_path: Path) -> None:
@@ -181,7 +197,7 @@ def test_queries_tell_size_and_time_of_what_is_there(bench: Bench, tmp_path: Pat
     os.utime(path, ns=(0, 1_700_000_000_250_000_000))
     names = [str(path), f"rw,create:{path}", str(tmp_path / "missing"), f"{path}/below"]
     found = bench.backend.query(MemoryKind.FILE, names)
-    assert found[0] == found[1] == {"size": "123", "mtime": "1700000000.250000000", "mode": str(path.stat().st_mode)}
+    assert found[0] == found[1] == {"size": "123", "mtime": "1700000000", "mode": str(path.stat().st_mode)}
     assert found[2:] == [None, None]
     with pytest.raises(BackendError, match="ENAMETOOLONG"):
         bench.backend.query(MemoryKind.FILE, ["/" + "a" * 300])

@@ -82,8 +82,15 @@ class PosixBackend:
             threading.Thread(target=self.pool.work, name=f"trunkline-posix-{agent_name}-{number}", daemon=True)
             for number in range(threads)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:
+            self.close()
+            raise BackendUnavailableError(
+                f"the POSIX backend of agent {agent_name!r} can't have {threads} threads ({error}): ask for fewer, or "
+                "raise the limit of processes",
+            ) from error
 
     def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:
         """Register N×3 segments (address or offset, length, descriptor); all or none.
@@ -298,8 +305,4 @@ def _query(name: str) -> Mapping[str, str] | None:
         return None
     except (OSError, ValueError) as error:
         raise BackendError(f"nothing could be found out about file {path!r} ({words(error)})", file=path) from error
-    return {
-        "size": str(size),
-        "mtime": f"{found.st_mtime_ns // 10**9}.{found.st_mtime_ns % 10**9:09}",
-        "mode": str(found.st_mode),
-    }
+    return {"size": str(size), "mtime": str(int(found.st_mtime)), "mode": str(found.st_mode)}
