@@ -77,7 +77,9 @@ def full(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_device_that_is_full_says_how_much_landed(bench: Bench, full: Path) -> None:
+def test_a_device_that_is_full_says_how_much_landed(held: Bench, full: Path) -> None:
+    Held.made[0].release()  # one thread: several would share what room there is
+    bench = held
     memory = bytes_of(3 * MIB, 1)
     rows = [(at, at, MIB // 2) for at in range(0, 3 * MIB, MIB // 2)]
     request = bench.run(Operation.WRITE, memory, f"rw,create:{full / 'file'}", rows)
@@ -90,6 +92,14 @@ def test_a_device_that_is_full_says_how_much_landed(bench: Bench, full: Path) ->
     (full / "file").write_bytes(b"")  # room again
     small = bench.run(Operation.WRITE, memory, f"rw:{full / 'file'}", [(0, 0, MIB // 2)])
     assert small.poll() == Status.DONE
+
+
+def test_several_threads_fill_a_device_and_count_right(bench: Bench, full: Path) -> None:
+    memory = np.ones(3 * MIB, np.uint8)
+    request = bench.run(Operation.WRITE, memory, f"rw,create:{full / 'file'}", [(0, 0, 3 * MIB)])
+    assert request.poll() == Status.FAILED
+    assert f"ENOSPC: No space left on device; {MIB:,} of {3 * MIB:,} bytes landed" in request.reason
+    assert int(np.fromfile(full / "file", np.uint8).sum()) == MIB
 
 
 def test_a_size_limit_of_the_process_is_an_error_not_a_signal(tmp_path: Path) -> None:
