@@ -18,7 +18,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the POSIX backend is for Linux only", allow_module_level=True)
 
-from tests.unit.backend.posix.bench import Bench
+from tests.unit.backend.posix.bench import Bench, file_posting
 
 from trunkline.backend.contract import Operation, Posting, Status
 from trunkline.backend.plugins.posix import PosixBackend
@@ -163,6 +163,25 @@ def test_a_file_that_is_cut_while_it_is_read(held: Bench, tmp_path: Path) -> Non
     Held.made[0].release()
     assert request.wait(time.monotonic() + PATIENCE) == Status.FAILED
     assert "at offset 1,048,581 found the file's end (it has 1,048,581 bytes); 1,048,581 of 4,194,304" in request.reason
+
+
+def test_after_a_failure_nothing_more_is_begun(held: Bench, tmp_path: Path) -> None:
+    names = [f"ro:{tmp_path / name}" for name in ("cut", "whole")]
+    for name in ("cut", "whole"):
+        (tmp_path / name).write_bytes(b"\1" * 2 * MIB)
+    memory = np.zeros(4 * MIB, np.uint8)
+    near = held.backend.register(MemoryKind.DRAM, segments_of(memory))
+    far = held.backend.register(MemoryKind.FILE, np.array([[0, 2 * MIB, 0]] * 2, np.uint64), names)
+    rows = [(0, 0, 2 * MIB), (2 * MIB, 0, 2 * MIB)]
+    request = held.backend.prepare(file_posting(Operation.READ, memory, near, far, rows), None)
+    request.post()
+    os.truncate(tmp_path / "cut", 0)
+    Held.made[0].release()
+    assert request.wait(time.monotonic() + PATIENCE) == Status.FAILED
+    assert f"0 of {4 * MIB:,} bytes landed" in request.reason
+    later = held.run(Operation.READ, np.zeros(MIB, np.uint8), f"ro:{tmp_path / 'whole'}", [(0, 0, MIB)])
+    assert later.poll() == Status.DONE  # by then the only thread has come past whatever was left of the first
+    assert not memory.any()
 
 
 def test_a_file_that_is_unlinked_is_still_the_file(held: Bench, tmp_path: Path) -> None:

@@ -161,6 +161,11 @@ def test_a_direct_read_ends_where_the_file_ends(bench: Bench, tmp_path: Path) ->
     request = bench.run(Operation.READ, memory, f"ro,direct:{path}", [(0, 0, 8192)])
     assert request.poll() == Status.FAILED
     assert "at offset 5,000 found the file's end (it has 5,000 bytes); 5,000 of 8,192" in request.reason
+    memory[:] = 9
+    request = bench.run(Operation.READ, memory, f"ro,direct:{path}", [(0, 1, 8000)])  # through the aligned buffer
+    assert "5,000 bytes); 4,999 of 8,000" in request.reason
+    assert (memory[:4999] == 5).all()
+    assert (memory[4999:] == 9).all()
 
 
 def test_a_direct_write_of_part_of_a_block_is_refused(bench: Bench, tmp_path: Path) -> None:
