@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from trunkline.agent.aio import AsyncAgent as AsyncAgent
     from trunkline.agent.explanation import BackendReport as BackendReport
     from trunkline.agent.explanation import Explanation as Explanation
-    from trunkline.agent.local_memory import Registration as Registration
     from trunkline.agent.pair import PreparedPair as PreparedPair
     from trunkline.agent.peer import Peer as Peer
     from trunkline.agent.phone_book import Health as Health
+    from trunkline.agent.registration import Registration as Registration
     from trunkline.agent.tensor import LocalTensor as LocalTensor
     from trunkline.agent.tensor import RemoteTensor as RemoteTensor
     from trunkline.agent.tensor import TensorGroup as TensorGroup
@@ -75,7 +75,7 @@ _HOMES = {
     "PeerUpdated": "directory.event",
     "PreparedPair": "agent.pair",
     "Publisher": "directory.publisher",
-    "Registration": "agent.local_memory",
+    "Registration": "agent.registration",
     "RemoteTensor": "agent.tensor",
     "State": "transfer.state",
     "StoreBack": "directory.event",

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from trunkline.agent.explanation import explain_work, report_backends
 from trunkline.agent.lifetime import let_go, watch_over
-from trunkline.agent.local_memory import LocalMemory, Registration
+from trunkline.agent.local_memory import LocalMemory
 from trunkline.agent.opening import open_companion, open_engine, storage_for
 from trunkline.agent.pair import PreparedPair, prepare_pair
 from trunkline.agent.peers import Peers
 from trunkline.agent.phone_book import DRAIN, PhoneBook
 from trunkline.agent.record import record_of_bytes
+from trunkline.backend.contract import QueryableBackend
 from trunkline.backend.registry import create_backend
 from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
 from trunkline.config import Settings
-from trunkline.errors import BackendUnavailableError, ConfigurationError
+from trunkline.errors import BackendUnavailableError, ConfigurationError, NoBackendError
 from trunkline.memory.descriptor import DescriptorList
+from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.card import Card, encode_card
 from trunkline.metadata.codec import encode
 from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
     from trunkline.agent.local_memory import MemoryPart
     from trunkline.agent.membership import Membership
     from trunkline.agent.peer import Peer
+    from trunkline.agent.registration import Registration
     from trunkline.agent.tensor import LocalTensor, TensorGroup
     from trunkline.backend.contract import Backend, BackendPeer
-    from trunkline.memory.kind import MemoryKind
     from trunkline.store.contract import Store
     from trunkline.transfer.handle import TransferHandle
     from trunkline.transfer.inbox import Notification
@@ -180,6 +182,36 @@ class Agent(PhoneBook):
         """
         self.engine.check_open()
         return report_backends(self.engine, self._unavailable)
+
+    def query(
+        self, names: Sequence[str], *, kind: MemoryKind = MemoryKind.FILE, backend: str | None = None
+    ) -> list[Mapping[str, str] | None]:
+        """Ask what is there under some paths or keys; waits for the device or the store.
+
+        Args:
+            names: Paths of files, or keys of objects.
+            kind: FILE or OBJECT.
+            backend: Which backend to ask; by default the first that can be asked about this kind.
+
+        Returns:
+            For each ``size`` in bytes, ``mtime`` in seconds of the epoch, and what the backend adds; None for what is
+            not there.
+
+        Raises:
+            NoBackendError: No backend can be asked.
+            BackendError: It could not be found out.
+        """
+        self.engine.check_open()
+        with self._lock:
+            self._memory.prepare_for(kind)
+        for name, found in list(self.engine.backends.items()):
+            is_meant = name == backend.upper() if backend else kind in self.engine.capabilities[name].own_kinds
+            if is_meant and isinstance(found, QueryableBackend):
+                return found.query(kind, names)
+        raise NoBackendError(
+            f"agent {self.name!r} has no backend{f' {backend!r}' if backend else ''} that can be asked about "
+            f"{kind.name} (it has {list(self.engine.backends)})"
+        )
 
     # -- memory ------------------------------------------------------------------------------------------------
 

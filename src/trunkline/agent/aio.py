@@ -159,6 +159,10 @@ class AsyncAgent:
         """As Agent.prepare."""
         return self.agent.prepare(local, remote, **options)
 
+    async def query(self, names: Sequence[str], **options: Any) -> list[Mapping[str, str] | None]:
+        """As Agent.query."""
+        return await asyncio.to_thread(self.agent.query, names, **options)
+
     def explain(self, request: PreparedPair | TransferHandle) -> Explanation:
         """As Agent.explain."""
         return self.agent.explain(request)

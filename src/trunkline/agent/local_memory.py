@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from trunkline.agent.registration import SHARED, Registration, descriptors_of, entry_of, keys_of, match_once
 from trunkline.agent.tensor import LocalTensor, TensorGroup
 from trunkline.backend.contract import RemoteBackend
 from trunkline.errors import (
@@ -35,44 +36,8 @@ if TYPE_CHECKING:
     from trunkline.memory.section import Section
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Registration:
-    """Memory registered in one call.
-
-    Attributes:
-        agent: The agent that it was registered with.
-        number: Tells registrations of one agent apart.
-        name: The name peers see in the catalog, or None.
-        descriptors: The registered segments.
-        slots: The backends' numbers for them, by backend name.
-        entries: What the catalog says of it.
-        group: Whether the name stands for a group of tensors.
-        owners: What keeps the memory alive.
-        keys: Paths and keys of files' and objects' segments, by kind of memory.
-    """
-
-    agent: str
-    number: int
-    name: str | None
-    descriptors: tuple[DescriptorList, ...]
-    slots: Mapping[tuple[str, MemoryKind], Slots]
-    entries: tuple[TensorEntry, ...] = ()
-    group: bool = False
-    owners: tuple[Any, ...] = ()
-    keys: Mapping[MemoryKind, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(descriptors.total_bytes for descriptors in self.descriptors)
-
-    def __repr__(self) -> str:
-        return f"<Registration {self.name or self.number}: {self.nbytes:,} bytes>"
-
-
 MemoryPart: TypeAlias = LocalTensor | TensorGroup[LocalTensor] | Registration | DescriptorList
 """What can be picked out of an agent's memory: what ``register`` returned, views of it, or ranges inside it."""
-
-_MEMORY = (MemoryKind.DRAM, MemoryKind.VRAM)  # what peers can reach; files and objects are the agent's own
 
 _ADVICE = {
     MemoryKind.FILE: "; open one for files: create_backend('posix')",
@@ -135,13 +100,13 @@ class LocalMemory:
             if not memory:
                 raise ConfigurationError(f"the group {name!r} is empty: there is nothing to register")
             buffers = {str(key): buffer_of(value, kind=kind) for key, value in memory.items()}
-            entries = tuple(_entry(f"{name}/{key}", buffer) for key, buffer in buffers.items())
+            entries = tuple(entry_of(f"{name}/{key}", buffer) for key, buffer in buffers.items())
         else:
             buffers = {"": buffer_of(memory, kind=kind)}
-            entries = (_entry(name, buffers[""]),) if name is not None else ()
+            entries = (entry_of(name, buffers[""]),) if name is not None else ()
         self._check_names(name, entries)
-        lists = _descriptors(buffers.values())
-        named = _keys(buffers.values())
+        lists = descriptors_of(buffers.values())
+        named = keys_of(buffers.values())
         registration = Registration(
             self._agent,
             number,
@@ -156,6 +121,12 @@ class LocalMemory:
         self._registrations[number] = registration
         views = {key: self._view(f"{name}/{key}" if key else name or "", buffers[key], number) for key in buffers}
         return TensorGroup(name, views) if isinstance(memory, Mapping) and name is not None else views[""]
+
+    def prepare_for(self, kind: MemoryKind) -> None:
+        """Have what a kind of memory needs opened, the first time there is any of it."""
+        if kind not in self._kinds:
+            self._before(self._kinds | {kind})
+            self._kinds |= {kind}
 
     def adopt(self, name: str) -> None:
         """Register with a backend that has just been opened what was registered before.
@@ -207,7 +178,7 @@ class LocalMemory:
                 break
             if registration.owners or registration.descriptors[0].kind is not descriptors.kind:
                 continue
-            taken, found = _match_once(registration.descriptors[0].rows, wanted)
+            taken, found = match_once(registration.descriptors[0].rows, wanted)
             if found.any():
                 pieces.append((registration, taken))
                 wanted = wanted[~found]
@@ -327,7 +298,7 @@ class LocalMemory:
     def catalog(self) -> Catalog:
         """Return what peers may know of it by name."""
         entries = {
-            registration: tuple(entry for entry in registration.entries if entry.kind in _MEMORY)
+            registration: tuple(entry for entry in registration.entries if entry.kind in SHARED)
             for registration in self._registrations.values()
         }
         return Catalog(
@@ -393,9 +364,8 @@ class LocalMemory:
         self, lists: tuple[DescriptorList, ...], keys: Mapping[MemoryKind, tuple[str, ...]]
     ) -> dict[tuple[str, MemoryKind], Slots]:
         done: dict[tuple[str, MemoryKind], Slots] = {}
-        kinds = self._kinds.union(descriptors.kind for descriptors in lists)
-        if kinds != self._kinds:
-            self._before(kinds)
+        for descriptors in lists:
+            self.prepare_for(descriptors.kind)
         try:
             for descriptors in lists:
                 kind = descriptors.kind
@@ -416,7 +386,6 @@ class LocalMemory:
             for (name, kind), slots in done.items():
                 if kind is descriptors.kind:
                     self.section.add(name, kind, descriptors.rows, slots)
-        self._kinds = kinds
         return done
 
     def _view(self, name: str, buffer: Buffer, number: int) -> LocalTensor:
@@ -434,38 +403,9 @@ class LocalMemory:
         )
 
 
-def _entry(name: str, buffer: Buffer) -> TensorEntry:
-    return TensorEntry(
-        name=name,
-        kind=buffer.kind,
-        dtype=buffer.dtype,
-        shape=buffer.shape,
-        address=buffer.address,
-        nbytes=buffer.nbytes,
-        device=buffer.device,
-    )
-
-
 def _takes(backend: Backend, kind: MemoryKind) -> bool:
     capabilities = backend.capabilities
     return kind in capabilities.local_kinds | capabilities.own_kinds and not capabilities.keyless
-
-
-def _keys(buffers: Any) -> dict[MemoryKind, tuple[str, ...]]:
-    """Return the paths and keys of files and objects, in the order of :func:`_descriptors`."""
-    found: dict[MemoryKind, list[str]] = {}
-    for buffer in buffers:
-        if buffer.kind not in _MEMORY:
-            found.setdefault(buffer.kind, []).append(buffer.name)
-    return {kind: tuple(names) for kind, names in found.items() if any(names)}
-
-
-def _descriptors(buffers: Any) -> tuple[DescriptorList, ...]:
-    """One list per kind of memory."""
-    rows: dict[MemoryKind, list[tuple[int, int, int]]] = {}
-    for buffer in buffers:
-        rows.setdefault(buffer.kind, []).append((buffer.address, buffer.nbytes, buffer.device))
-    return tuple(DescriptorList.of(kind, np.array(table, np.uint64)) for kind, table in rows.items())
 
 
 def parts_of(given: MemoryPart | Sequence[MemoryPart] | None) -> list[MemoryPart]:
@@ -473,27 +413,6 @@ def parts_of(given: MemoryPart | Sequence[MemoryPart] | None) -> list[MemoryPart
     if given is None:
         return []
     return [given] if isinstance(given, _PART) else list(given)
-
-
-def _match_once(rows: Rows, wanted: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Pair equal rows, each at most once, the last first; return which rows of each array found a partner."""
-    if np.array_equal(rows, wanted):
-        return np.ones(len(rows), bool), np.ones(len(wanted), bool)
-    numbered = np.concatenate([np.column_stack([side, _occurrence(side)]) for side in (rows, wanted)])
-    _, number = np.unique(numbered, axis=0, return_inverse=True)
-    mine, theirs = number.reshape(-1)[: len(rows)], number.reshape(-1)[len(rows) :]
-    return np.isin(mine, theirs), np.isin(theirs, mine)
-
-
-def _occurrence(rows: Rows) -> NDArray[np.uint64]:
-    """Return for each row how many equal ones stand behind it."""
-    _, number = np.unique(rows, axis=0, return_inverse=True)
-    number = number.reshape(-1)
-    order = np.argsort(number, kind="stable")
-    ordered = number[order]
-    occurrence = np.empty(len(rows), np.uint64)
-    occurrence[order] = np.searchsorted(ordered, ordered, side="right") - 1 - np.arange(len(rows))
-    return occurrence
 
 
 def _distinct(segments: Rows, slots: Slots) -> tuple[Rows, Slots]:
