@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trunkline.backend.contract import Capabilities, Posting
+from trunkline.backend.contract import Capabilities, Cost, Posting
 from trunkline.backend.plugins.object.config import (
     LEAST_PART_SIZE,
     PART_SIZE,
@@ -65,6 +65,7 @@ class ObjectBackend:
         own_kinds=frozenset({MemoryKind.OBJECT}),
         progress=True,
         queries=True,
+        cost=Cost(start=5e-3, row=1e-6, rate=5e8),
     )
 
     def __init__(
