@@ -145,8 +145,8 @@ class Proxy:
 
     Attributes:
         port: Its own port.
-        answer: Called with the head of each new connection's first request; what it returns is sent back instead of
-            the request being passed on, None passes it on.
+        answer: Called with each chunk that clients send; what it returns is sent back, and the connection closed, instead
+            of the chunk being passed on; None passes it on.
         cut_after: How many bytes of an answer are passed on before the connection is cut; None for all.
         is_stalled: Whether answers are held back.
         connections: How many were made.
