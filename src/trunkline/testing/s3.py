@@ -1,4 +1,4 @@
-"""A real S3 server (moto's, a process of its own) for tests, that checks signatures, and a proxy that breaks connections."""
+"""An S3 server for tests (moto's, in a process of its own), which checks signatures; a proxy that breaks connections."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ class Proxy:
 
     Attributes:
         port: Its own port.
-        answer: Called with each chunk that clients send; what it returns is sent back, and the connection closed, instead
-            of the chunk being passed on; None passes it on.
+        answer: Called with each chunk that clients send. What it returns is sent back instead of the chunk being passed
+            on, and the connection closed; None passes it on.
         cut_after: How many bytes of an answer are passed on before the connection is cut; None for all.
         is_stalled: Whether answers are held back.
         connections: How many were made.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-
 from tests.fault.object.moves import MIB, opened, request_of
+
 from trunkline.backend.contract import Operation, Status
 from trunkline.errors import BackendError
 from trunkline.memory.kind import MemoryKind

@@ -12,6 +12,7 @@ from trunkline.backend.plugins.object.config import (
     PART_SIZE,
     Location,
     open_location,
+    seconds,
     whole_number,
 )
 from trunkline.backend.plugins.object.failure import Redaction
@@ -76,8 +77,8 @@ class ObjectBackend:
         concurrency: int | str = CONCURRENCY,
         part_size: int | str = PART_SIZE,
         max_retries: int | str | None = None,
-        retry_timeout: float | None = None,
-        timeout: float | None = None,
+        retry_timeout: float | str | None = None,
+        timeout: float | str | None = None,
         store: ObjectStore | None = None,
         **options: Any,
     ) -> None:
@@ -88,7 +89,13 @@ class ObjectBackend:
         self._part_size = whole_number("part_size", part_size, LEAST_PART_SIZE)
         retries = None if max_retries is None else whole_number("max_retries", max_retries, 0)
         if store is None:
-            location = open_location(url, options, max_retries=retries, retry_timeout=retry_timeout, timeout=timeout)
+            location = open_location(
+                url,
+                options,
+                max_retries=retries,
+                retry_timeout=seconds("retry_timeout", retry_timeout),
+                timeout=seconds("timeout", timeout),
+            )
         elif url is not None or options or (max_retries, retry_timeout, timeout) != (None, None, None):
             raise ConfigurationError("store= is open already: give it alone, or url= and options", option="store")
         else:

@@ -21,6 +21,9 @@ PART_SIZE = 8 << 20
 LEAST_PART_SIZE = 5 << 20
 """S3 refuses smaller parts of an upload, but for the last."""
 
+LONGEST = 365 * 86400.0
+"""Seconds; an upper bound for what is meant as a time to wait."""
+
 _NAMES_OF_NIXL = {
     "access_key": "access_key_id",
     "secret_key": "secret_access_key",
@@ -104,7 +107,7 @@ def open_location(
         retry["max_retries"] = max_retries
     if retry_timeout is not None:
         retry["retry_timeout"] = timedelta(seconds=retry_timeout)
-    keywords: dict[str, Any] = options
+    keywords: dict[str, Any] = dict(options)
     if scheme not in {"file", "memory"}:
         keywords |= {"client_options": client or None, "retry_config": retry or None}
     try:
@@ -126,6 +129,19 @@ def whole_number(option: str, value: object, least: int = 1) -> int:
         number = least - 1
     if not least <= number < 2**31:
         raise ConfigurationError(f"{option}={value!r}: a whole number from {least} on is needed", option=option)
+    return number
+
+
+def seconds(option: str, value: object) -> float | None:
+    """Return an option's seconds, None if it was not given."""
+    if value is None:
+        return None
+    try:
+        number = float(value) if isinstance(value, int | float | str) else 0.0
+    except ValueError:
+        number = 0.0
+    if not 0 < number < LONGEST:
+        raise ConfigurationError(f"{option}={value!r}: a number of seconds above 0 is needed", option=option)
     return number
 
 

@@ -27,6 +27,12 @@ _COPIED_ALONE = 64 << 10
 class Plan:
     """Parts, each read by one request or sent as one part of an object, and their pieces in memory.
 
+    Args:
+        posting: What to move.
+        keys: The objects' keys.
+        objects: The number of each row's object.
+        part_size: Most bytes of a part; more than COALESCE, so that none lies between what is wanted.
+
     Attributes:
         keys: The objects.
         jobs: Numbers of the first part of each job, and the number of parts: READ has a job for each part, WRITE one
@@ -71,7 +77,7 @@ class Plan:
         if self.operation is Operation.WRITE:
             # In whole MiB: some stores want all parts but the last to be of one such size.
             least = -(-(end - start) // MOST_PARTS)
-            chunk = np.maximum(chunk, -(-least >> 20) << 20)
+            chunk = np.where(least > chunk, -(-least >> 20) << 20, chunk)
         count = -(-(end - start) // chunk)
         run = np.repeat(np.arange(len(opens)), count)
         nth = np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count)
