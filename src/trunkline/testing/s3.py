@@ -1,4 +1,4 @@
-"""An S3 server for tests (moto's, in a process of its own), which checks signatures; a proxy that breaks connections."""
+"""An S3 server for tests (moto's, a process of its own), which checks signatures; a proxy that breaks connections."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Location:
 
     def name(self, key: str) -> str:
         """Return what an object is called in messages."""
-        return f"{self.label.rstrip('/')}/{key}"
+        return f"{self.label}{key}" if self.label.endswith("/") else f"{self.label}/{key}"
 
 
 def open_location(
@@ -186,4 +186,5 @@ def _label(url: str) -> str:
         )
     if not parts.scheme:
         raise ConfigurationError(f"url={url!r} has no scheme: s3://bucket, file:///folder, memory://", option="url")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    path = parts.path.rstrip("/") or ("/" if parts.scheme == "file" else "")
+    return f"{parts.scheme}://{parts.netloc}{path}"
