@@ -26,12 +26,15 @@ _BUILT_IN = {
     "ucx": "trunkline.backend.plugins.ucx:UcxBackend",
 }
 
+_ALIASES = {"obj": "object"}
+"""NIXL's names where ours differ."""
+
 
 def create_backend(name: str, agent_name: str, **options: Any) -> Backend:
     """Make the backend of that name (any case) for an agent.
 
     Args:
-        name: One of :func:`available_backends`.
+        name: One of :func:`available_backends`, or NIXL's name for it.
         agent_name: The agent's name.
         **options: The backend's own settings.
 
@@ -89,7 +92,7 @@ def _known() -> dict[str, str]:
 
 def _load(name: str) -> Callable[..., Backend]:
     known = _known()
-    target = known.get(name.lower())
+    target = known.get(_ALIASES.get(name.lower(), name.lower()))
     if target is None:
         raise ConfigurationError(
             f"there is no backend {name!r}; installed: {', '.join(sorted(known))}",

@@ -1,0 +1,89 @@
+"""What went wrong at a store, in words without secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_STATUS = re.compile(r"status code: (\d{3}) ?([^:\n<]*)")
+_CODE = re.compile(r"<Code>([^<]{1,200})</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]{1,500})</Message>")
+_SYSTEM = re.compile(r'message: "([^"]{1,200})"')
+_KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
+_RETRIES = re.compile(r"retries: (\d+),\s*max_retries: (\d+),\s*elapsed: ([^,\n]+)")
+_QUERY = re.compile(r"(\w+://[^\s?]*)\?\S*")
+_SECRET_NAME = re.compile(r"secret|token|password|sas|(?:^|_)key(?!_id)|credential", re.IGNORECASE)
+_CLOUD = ("AWS_", "AZURE_", "GOOGLE_")
+_DEBUG = "\n\nDebug source"
+_KINDS = {
+    "Connect": "no connection",
+    "Timeout": "no answer in time",
+    "Interrupted": "the connection broke off",
+    "Request": "the request could not be sent or its answer was cut off",
+    "Decode": "the connection broke off in the middle of the answer",
+}
+_ADVICE = {
+    "401": "check the credentials",
+    "403": "check the credentials and what they are allowed to do",
+    "404": "check the bucket's name and the key",
+    "416": "the object is shorter than the range",
+    "429": "the store throttles: use a lower concurrency, or more retries",
+    "503": "the store throttles or is overloaded: use a lower concurrency, or more retries",
+}
+_SHORTEST_SECRET = 4
+
+
+class Redaction:
+    """Takes secrets out of texts: the values of options and variables that hold credentials, and query strings.
+
+    Args:
+        options: The options of a store.
+        environment: The environment's variables.
+    """
+
+    def __init__(self, options: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        held = [(name, value) for name, value in options.items() if isinstance(value, str)]
+        held += [(name, value) for name, value in environment.items() if name.startswith(_CLOUD)]
+        self._secrets = sorted(
+            {value for name, value in held if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET},
+            key=len,
+            reverse=True,
+        )
+
+    def clean(self, error: object) -> str:
+        """Return what an error or a text says, on one line."""
+        text = _QUERY.sub(r"\1", " ".join(str(error).split(_DEBUG)[0].split()))
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def __repr__(self) -> str:
+        return "<Redaction>"
+
+
+def explain(error: BaseException, redaction: Redaction) -> str:
+    """Return what the store answered and what to do about it, of an exception of obstore's."""
+    full = str(error)
+    plain, _, details = full.partition(_DEBUG)
+    status = _STATUS.search(plain)
+    if status is not None:
+        code, message = _CODE.search(plain), _MESSAGE.search(plain)
+        said = f"HTTP {status[1]} {status[2].strip()}".rstrip()
+        said += f", {code[1]}" if code else ""
+        said += f" ({redaction.clean(message[1])})" if message else ""
+        advice = _ADVICE.get(status[1], "")
+    elif isinstance(error, FileNotFoundError):
+        said, advice = "there is no such object", "check the key"
+    elif kind := _KIND.search(details):
+        system = _SYSTEM.search(details)
+        said = _KINDS.get(kind[1], kind[1]) + (f" ({system[1]})" if system else "")
+        advice = "check the endpoint, and that the store is up"
+    else:
+        said, advice = redaction.clean(plain), ""
+    tries = _RETRIES.search(details)
+    if tries is not None and int(tries[1]):
+        said += f"; tried {int(tries[1]) + 1} times in {tries[3]}"
+    return redaction.clean(said) + (f": {advice}" if advice else "")
