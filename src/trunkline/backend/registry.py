@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "trunkline.backends"
 
 _BUILT_IN = {
+    "cma": "trunkline.backend.plugins.cma:CmaBackend",
     "loopback": "trunkline.backend.plugins.loopback:LoopbackBackend",
     "ucx": "trunkline.backend.plugins.ucx:UcxBackend",
 }
