@@ -54,44 +54,55 @@ cdef class Link:
         """Return 0, the kernel's errno, or -1 where the nonce is another one."""
         cdef char copied[NONCE_SIZE]
         cdef iovec here, there
+        cdef engine_t *engine = &self.engine.c
+        cdef const char *expected = PyBytes_AS_STRING(nonce)
         cdef int error = 0
         if PyBytes_GET_SIZE(nonce) != NONCE_SIZE:
             raise ValueError(f"a nonce has {NONCE_SIZE} bytes, not {len(nonce)}")
-        self.engine.check()
-        pthread_mutex_lock(&self.engine.c.gate)
         here.iov_base, here.iov_len = copied, NONCE_SIZE
         there.iov_base, there.iov_len = <void *> address, NONCE_SIZE
-        self.c.pidfd = pidfd_open(pid)
-        if process_vm_readv(pid, &here, 1, &there, 1, 0) != NONCE_SIZE:
-            error = errno or EFAULT
-        elif PyBytes_FromStringAndSize(copied, NONCE_SIZE) != nonce:
-            error = -1
-        elif has_event(self.c.socket, self.c.pidfd, 0):
-            error = ESRCH
-        elif events_want(self.engine.c.epoll, self.c.socket):
-            error = errno
-        else:
-            if self.c.pidfd >= 0:
-                events_want(self.engine.c.epoll, self.c.pidfd)
-            self.c.pid = pid
-            self.c.reason[0] = 0
-            self.c.life = READY
-        if error:
-            link_disconnect(&self.c)
-        pthread_mutex_unlock(&self.engine.c.gate)
+        self._hold()
+        with nogil:
+            self.c.pidfd = pidfd_open(pid)
+            errno_clear()
+            if process_vm_readv(pid, &here, 1, &there, 1, 0) != NONCE_SIZE:
+                error = errno if errno else EFAULT
+            elif memcmp(copied, expected, NONCE_SIZE):
+                error = -1
+            elif has_event(self.c.socket, self.c.pidfd, 0):
+                error = ESRCH
+            pthread_mutex_lock(&engine.gate)
+            self.c.copying -= 1
+            engine.copying -= 1
+            if not error and not engine.is_closed:
+                error = events_want(engine.epoll, self.c.socket)
+            if not error and not engine.is_closed:
+                if self.c.pidfd >= 0:
+                    events_want(engine.epoll, self.c.pidfd)
+                self.c.pid = pid
+                self.c.life = READY
+            if error and not engine.is_closed:
+                link_disconnect(&self.c)
+            pthread_cond_broadcast(&engine.changed)
+            pthread_mutex_unlock(&engine.gate)
         return error
 
-    def wait(self, double seconds) -> None:
-        """Wait until something can be read, at most 50 ms at a time."""
-        cdef int timeout = <int> max(0, min(50, seconds * 1000 + 1))
+    cdef _hold(self):
+        """Keep the descriptors open; undone by counting `copying` down again."""
         self.engine.check()
+        pthread_mutex_lock(&self.engine.c.gate)
+        self.c.copying += 1
+        self.engine.c.copying += 1
+        pthread_mutex_unlock(&self.engine.c.gate)
+
+    def wait(self, double seconds) -> None:
+        cdef int timeout = <int> max(0, min(50, seconds * 1000 + 1))
+        self._hold()
         with nogil:
-            pthread_mutex_lock(&self.engine.c.gate)
-            self.c.copying += 1
-            pthread_mutex_unlock(&self.engine.c.gate)
             has_event(self.c.socket, -1, timeout)
             pthread_mutex_lock(&self.engine.c.gate)
             self.c.copying -= 1
+            self.engine.c.copying -= 1
             pthread_cond_broadcast(&self.engine.c.changed)
             pthread_mutex_unlock(&self.engine.c.gate)
 

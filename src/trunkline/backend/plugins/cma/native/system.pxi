@@ -32,6 +32,7 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &t);
         return t.tv_sec * 1000000000LL + t.tv_nsec;
     }
+    static inline void errno_clear(void) { errno = 0; }
     static inline void relax(void) {
     #if defined(__x86_64__)
         __builtin_ia32_pause();
@@ -182,6 +183,7 @@ cdef extern from *:
         void *iov_base
         size_t iov_len
     int64_t now_ns() noexcept nogil
+    void errno_clear() noexcept nogil
     void relax() noexcept nogil
     int read_int(const int *) noexcept nogil
     bint is_set(void *const *) noexcept nogil
