@@ -1,9 +1,13 @@
 """A process that offers memory by cross-memory attach, for tests that kill, stop and measure one.
 
-``python -m trunkline.testing.cma_target SIZE`` prints one line of JSON (connection info, address), then answers commands
-on standard input, one line each: ``fork`` (a child that lives on, its pid), ``clone`` (likewise, past the C library),
-``unmap`` (its memory), ``count VALUE`` (how many bytes have it), ``exec`` (another program, same process), ``close`` (the
-backend). It ends with its input.
+``python -m trunkline.testing.cma_target SIZE NAME`` prints one line of JSON (connection info, address), then answers
+commands on standard input, one line each, and ends with its input:
+
+    allocate SIZE   more memory: its address
+    count VALUE     how many bytes of the first have it
+    fork, clone     a child that lives on, made by the C library or past it: its pid
+    unmap, exec     its memory; another program in the same process
+    close           the backend
 """
 
 from __future__ import annotations
@@ -26,9 +30,12 @@ import numpy as np
 from trunkline.backend.contract import ConnectionInfo
 from trunkline.backend.plugins.cma import CmaBackend
 from trunkline.errors import ClosedError
+from trunkline.memory.kind import MemoryKind
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from numpy.typing import NDArray
 
     from trunkline.backend.plugins.cma import CmaPeer
 
@@ -76,6 +83,12 @@ class CmaTarget:
             self._children.append(answer)
         return answer
 
+    def place(self, data: NDArray[np.uint8]) -> TargetMemory:
+        """Have it hold some bytes in memory of its own."""
+        memory = TargetMemory(self.pid, self.ask(f"allocate {data.nbytes}"), data.nbytes)
+        memory.write(data)
+        return memory
+
     def kill(self) -> None:
         """End it (SIGKILL), and return when it is gone."""
         self._process.kill()
@@ -121,12 +134,39 @@ class CmaTarget:
             watchdog.cancel()
 
 
+class TargetMemory:
+    """Memory of another process as the far side of a test's transfers, read and written through ``/proc``."""
+
+    kind = MemoryKind.DRAM
+    device = 0
+    name = ""
+
+    def __init__(self, pid: int, address: int, nbytes: int) -> None:
+        self._path = Path(f"/proc/{pid}/mem")
+        self.address = address
+        self.nbytes = nbytes
+
+    def read(self) -> NDArray[np.uint8]:
+        """Return what it holds now."""
+        with self._path.open("rb") as file:
+            file.seek(self.address)
+            return np.frombuffer(file.read(self.nbytes), np.uint8)
+
+    def write(self, data: NDArray[np.uint8]) -> None:
+        """Have it hold other bytes."""
+        with self._path.open("r+b", buffering=0) as file:
+            file.seek(self.address)
+            view = data.data
+            while view:
+                view = view[file.write(view) :]
+
+
 def main(size: int, name: str) -> None:
     """Offer ``size`` bytes until standard input ends."""
     backend = CmaBackend(name)
-    memory = mmap.mmap(-1, size)
-    array = np.frombuffer(memory, np.uint8)
+    array = np.frombuffer(mmap.mmap(-1, size), np.uint8)
     address = array.ctypes.data
+    more: list[NDArray[np.uint8]] = []
 
     def drive() -> None:
         try:
@@ -141,6 +181,9 @@ def main(size: int, name: str) -> None:
         match line.split():
             case ["count", value]:
                 _answer(int(np.count_nonzero(array == int(value))))
+            case ["allocate", value]:
+                more.append(np.zeros(int(value), np.uint8))
+                _answer(more[-1].ctypes.data)
             case ["fork"]:
                 child = os.fork()
                 if not child:
@@ -152,12 +195,11 @@ def main(size: int, name: str) -> None:
                     _live_on()
                 _answer(child)
             case ["unmap"]:
-                del array
-                memory.close()
+                ctypes.CDLL(None).munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
                 _answer(None)
             case ["exec"]:
                 _answer(None)
-                os.execv(sys.executable, [sys.executable, "-c", "import sys; sys.stdin.read()"])
+                os.execv(sys.executable, [sys.executable, "-c", "import sys; sys.stdin.read()"])  # noqa: S606  that is the point
             case ["close"]:
                 backend.close()
                 _answer(None)

@@ -9,6 +9,7 @@ import pytest
 
 from trunkline.backend.plugins.cma import CmaBackend
 from trunkline.testing.backend import PATIENCE, BackendContract, Link
+from trunkline.testing.cma_target import CmaTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,3 +40,18 @@ class TestCma(BackendContract):
         peer.close()
         initiator.close()
         target.close()
+
+
+class TestOtherProcess(BackendContract):
+    """The target's memory is another process's."""
+
+    @pytest.fixture
+    def link(self) -> Iterator[Link]:
+        initiator = CmaBackend("initiator")
+        with CmaTarget(4096) as target:
+            peer = target.load_into(initiator)
+            peer.connect(PATIENCE)
+            # Nothing is registered at a target, so any backend stands in for the one over there.
+            yield Link(initiator, initiator, peer, target.place)
+            peer.close()
+            initiator.close()

@@ -39,9 +39,7 @@ class CmaBackend:
     """
 
     name = "CMA"
-    capabilities = Capabilities(
-        frozenset({MemoryKind.DRAM}), frozenset({MemoryKind.DRAM}), progress=True, keyless=True
-    )
+    capabilities = Capabilities(frozenset({MemoryKind.DRAM}), frozenset({MemoryKind.DRAM}), progress=True, keyless=True)
 
     def __init__(self, agent_name: str, *, connections: int = 1024) -> None:
         if sys.platform != "linux":

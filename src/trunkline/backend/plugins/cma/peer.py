@@ -62,7 +62,7 @@ class CmaPeer:
         self._is_closed = False
         key = decode_info(name, info)
         self._socket = b"" if key is None else socket_name(key)
-        self._obstacle = _UNANSWERED
+        self._obstacle: str | None = _UNANSWERED
         self._is_final = key is None  # no use in trying again
         if key is None:
             self._obstacle = f"speaks version {info[4]} of this backend's connection info, and we only an earlier one"
