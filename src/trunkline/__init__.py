@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from trunkline import errors as errors
     from trunkline.agent.agent import Agent as Agent
     from trunkline.agent.aio import AsyncAgent as AsyncAgent
-    from trunkline.agent.local_memory import Registration as Registration
+    from trunkline.agent.explanation import BackendReport as BackendReport
+    from trunkline.agent.explanation import Explanation as Explanation
     from trunkline.agent.pair import PreparedPair as PreparedPair
     from trunkline.agent.peer import Peer as Peer
     from trunkline.agent.phone_book import Health as Health
+    from trunkline.agent.registration import Registration as Registration
     from trunkline.agent.tensor import LocalTensor as LocalTensor
     from trunkline.agent.tensor import RemoteTensor as RemoteTensor
     from trunkline.agent.tensor import TensorGroup as TensorGroup
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from trunkline.errors import TransferError as TransferError
     from trunkline.errors import TrunklineError as TrunklineError
     from trunkline.memory.descriptor import DescriptorList as DescriptorList
+    from trunkline.memory.file import File as File
+    from trunkline.memory.file import StoredObject as StoredObject
     from trunkline.memory.kind import MemoryKind as MemoryKind
     from trunkline.memory.typed import typed as typed
     from trunkline.store.registry import open_store as open_store
@@ -50,10 +54,13 @@ _HOMES = {
     "Agent": "agent.agent",
     "AgentListing": "directory.view",
     "AsyncAgent": "agent.aio",
+    "BackendReport": "agent.explanation",
     "DescriptorList": "memory.descriptor",
     "Directory": "directory.directory",
     "DirectoryView": "directory.view",
     "DirectoryWatch": "directory.watch",
+    "Explanation": "agent.explanation",
+    "File": "memory.file",
     "Health": "agent.phone_book",
     "LeaveReason": "directory.event",
     "LocalTensor": "agent.tensor",
@@ -68,11 +75,12 @@ _HOMES = {
     "PeerUpdated": "directory.event",
     "PreparedPair": "agent.pair",
     "Publisher": "directory.publisher",
-    "Registration": "agent.local_memory",
+    "Registration": "agent.registration",
     "RemoteTensor": "agent.tensor",
     "State": "transfer.state",
     "StoreBack": "directory.event",
     "StoreLost": "directory.event",
+    "StoredObject": "memory.file",
     "Synced": "directory.event",
     "TensorGroup": "agent.tensor",
     "TransferError": "errors",
@@ -88,10 +96,13 @@ __all__ = [
     "Agent",
     "AgentListing",
     "AsyncAgent",
+    "BackendReport",
     "DescriptorList",
     "Directory",
     "DirectoryView",
     "DirectoryWatch",
+    "Explanation",
+    "File",
     "Health",
     "LeaveReason",
     "LocalTensor",
@@ -111,6 +122,7 @@ __all__ = [
     "State",
     "StoreBack",
     "StoreLost",
+    "StoredObject",
     "Synced",
     "TensorGroup",
     "TransferError",

@@ -28,12 +28,15 @@ class Settings:
         store: ``NIXL_ETCD_ENDPOINTS``: the store's endpoints, or None.
         namespace: ``NIXL_ETCD_NAMESPACE``, or None for the default.
         session_ttl: ``TRUNKLINE_SESSION_TTL``, in seconds.
+        cma: ``TRUNKLINE_CMA``: whether processes of one host copy each other's memory (``on``, the default); ``off``
+            leaves that to UCX; ``strict`` keeps UCX from it, too.
         listen_host: ``TRUNKLINE_LISTEN_HOST``: the address at which agents with NIXL's API listen, if they do.
     """
 
     store: str | None = None
     namespace: str | None = None
     session_ttl: float = DEFAULT_TTL
+    cma: str = "on"
     listen_host: str = DEFAULT_LISTEN_HOST
 
     @classmethod
@@ -48,8 +51,17 @@ class Settings:
             store=variables.get("NIXL_ETCD_ENDPOINTS") or None,
             namespace=variables.get("NIXL_ETCD_NAMESPACE") or None,
             session_ttl=_seconds(variables, "TRUNKLINE_SESSION_TTL", DEFAULT_TTL),
+            cma=_choice(variables, "TRUNKLINE_CMA", ("on", "off", "strict")),
             listen_host=variables.get("TRUNKLINE_LISTEN_HOST") or DEFAULT_LISTEN_HOST,
         )
+
+
+def _choice(variables: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """Return what a variable says; the first choice if it is not set."""
+    text = variables.get(name) or choices[0]
+    if text not in choices:
+        raise ConfigurationError(f"{name}={text!r}: it can be {', '.join(choices)}", variable=name)
+    return text
 
 
 def _seconds(variables: Mapping[str, str], name: str, default: float) -> float:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from trunkline.agent.explanation import BackendReport, Explanation
     from trunkline.agent.local_memory import MemoryPart
     from trunkline.agent.pair import PreparedPair
     from trunkline.agent.peer import Peer
     from trunkline.agent.phone_book import Health
     from trunkline.directory.view import DirectoryView
     from trunkline.directory.watch import DirectoryWatch
-    from trunkline.memory.kind import MemoryKind
     from trunkline.transfer.handle import TransferHandle
     from trunkline.transfer.inbox import Notification
 
@@ -63,9 +63,13 @@ class AsyncAgent:
         """As Agent.create_backend."""
         await asyncio.to_thread(self.agent.create_backend, name, **options)
 
-    def register(self, memory: Any, *, name: str | None = None, kind: MemoryKind | None = None) -> Any:
+    def backends(self) -> Sequence[BackendReport]:
+        """As Agent.backends."""
+        return self.agent.backends()
+
+    def register(self, memory: Any, **options: Any) -> Any:
         """As Agent.register; doesn't wait."""
-        return self.agent.register(memory, name=name, kind=kind)
+        return self.agent.register(memory, **options)
 
     async def deregister(
         self,
@@ -151,9 +155,17 @@ class AsyncAgent:
         """As Agent.write; await the handle it returns."""
         return self.agent.write(local, **options)
 
-    def prepare(self, local: Any, remote: Any, *, peer: str | Peer | None = None) -> PreparedPair:
+    def prepare(self, local: Any, remote: Any, **options: Any) -> PreparedPair:
         """As Agent.prepare."""
-        return self.agent.prepare(local, remote, peer=peer)
+        return self.agent.prepare(local, remote, **options)
+
+    async def query(self, names: Sequence[str], **options: Any) -> list[Mapping[str, str] | None]:
+        """As Agent.query."""
+        return await asyncio.to_thread(self.agent.query, names, **options)
+
+    def explain(self, request: PreparedPair | TransferHandle) -> Explanation:
+        """As Agent.explain."""
+        return self.agent.explain(request)
 
     def take_finished(self) -> list[TransferHandle]:
         """As Agent.take_finished."""

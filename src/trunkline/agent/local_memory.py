@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from trunkline.agent.registration import SHARED, Registration, descriptors_of, entry_of, keys_of, match_once
 from trunkline.agent.tensor import LocalTensor, TensorGroup
 from trunkline.backend.contract import RemoteBackend
 from trunkline.errors import (
@@ -20,53 +21,28 @@ from trunkline.errors import (
 )
 from trunkline.memory.buffer import Buffer, buffer_of
 from trunkline.memory.descriptor import DescriptorList
+from trunkline.memory.kind import MemoryKind
 from trunkline.memory.section import EMPTY, NO_SLOT, find_rows
 from trunkline.metadata.catalog import Catalog, TensorEntry, item_bits
 from trunkline.metadata.model import AgentMetadata, SectionMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from trunkline.backend.contract import Backend, Slots
     from trunkline.memory.descriptor import Rows
-    from trunkline.memory.kind import MemoryKind
     from trunkline.memory.section import Section
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Registration:
-    """Memory registered in one call.
-
-    Attributes:
-        number: Tells registrations of one agent apart.
-        name: The name peers see in the catalog, or None.
-        descriptors: The registered segments.
-        slots: The backends' numbers for them, by backend name.
-        entries: What the catalog says of it.
-        group: Whether the name stands for a group of tensors.
-        owners: What keeps the memory alive.
-    """
-
-    number: int
-    name: str | None
-    descriptors: tuple[DescriptorList, ...]
-    slots: Mapping[tuple[str, MemoryKind], Slots]
-    entries: tuple[TensorEntry, ...] = ()
-    group: bool = False
-    owners: tuple[Any, ...] = ()
-
-    @property
-    def nbytes(self) -> int:
-        return sum(descriptors.total_bytes for descriptors in self.descriptors)
-
-    def __repr__(self) -> str:
-        return f"<Registration {self.name or self.number}: {self.nbytes:,} bytes>"
 
 
 MemoryPart: TypeAlias = LocalTensor | TensorGroup[LocalTensor] | Registration | DescriptorList
 """What can be picked out of an agent's memory: what ``register`` returned, views of it, or ranges inside it."""
+
+_ADVICE = {
+    MemoryKind.FILE: "; open one for files: create_backend('posix')",
+    MemoryKind.OBJECT: "; open one for object stores: create_backend('object', url=...)",
+}
 
 _PART = (LocalTensor, TensorGroup, Registration, DescriptorList)
 
@@ -78,10 +54,19 @@ class LocalMemory:
         agent: The agent's name.
         backends: Its backends by name.
         section: Where registered segments are looked up by transfers.
+        before: Called with all kinds of memory there will be, before any of a kind is registered for the first time.
     """
 
-    def __init__(self, agent: str, backends: Mapping[str, Backend], section: Section) -> None:
+    def __init__(
+        self,
+        agent: str,
+        backends: Mapping[str, Backend],
+        section: Section,
+        before: Callable[[frozenset[MemoryKind]], None] = lambda _: None,
+    ) -> None:
         self.section = section
+        self._before = before
+        self._kinds: frozenset[MemoryKind] = frozenset()
         self._agent = agent
         self._backends = backends
         self._numbers = itertools.count(1)
@@ -89,7 +74,7 @@ class LocalMemory:
         self._hidden: dict[int, Registration] = {}  # their names stay taken
 
     def register(
-        self, memory: Any, *, name: str | None, kind: MemoryKind | None
+        self, memory: Any, *, name: str | None, kind: MemoryKind | None, keys: Sequence[str] = ()
     ) -> LocalTensor | TensorGroup[LocalTensor] | Registration:
         """Register one buffer, a mapping of buffers, or a raw descriptor list. All or nothing.
 
@@ -102,7 +87,11 @@ class LocalMemory:
         if isinstance(memory, DescriptorList):
             if name is not None:
                 raise ConfigurationError("a raw descriptor list has no shape, so the catalog can't name it: omit name=")
-            registration = Registration(number, None, (memory.expand(),), self._register([memory.expand()]))
+            lists: tuple[DescriptorList, ...] = (memory.expand(),)
+            if keys and len(keys) != memory.count:
+                raise ConfigurationError(f"{len(keys)} keys for {memory.count} segments: give one for each, or none")
+            named = {memory.kind: tuple(keys)}
+            registration = Registration(self._agent, number, None, lists, self._register(lists, named), keys=named)
             self._registrations[number] = registration
             return registration
         if isinstance(memory, Mapping):
@@ -111,24 +100,52 @@ class LocalMemory:
             if not memory:
                 raise ConfigurationError(f"the group {name!r} is empty: there is nothing to register")
             buffers = {str(key): buffer_of(value, kind=kind) for key, value in memory.items()}
-            entries = tuple(_entry(f"{name}/{key}", buffer) for key, buffer in buffers.items())
+            entries = tuple(entry_of(f"{name}/{key}", buffer) for key, buffer in buffers.items())
         else:
             buffers = {"": buffer_of(memory, kind=kind)}
-            entries = (_entry(name, buffers[""]),) if name is not None else ()
+            entries = (entry_of(name, buffers[""]),) if name is not None else ()
         self._check_names(name, entries)
-        lists = _descriptors(buffers.values())
+        lists = descriptors_of(buffers.values())
+        named = keys_of(buffers.values())
         registration = Registration(
+            self._agent,
             number,
             name,
             lists,
-            self._register(lists),
+            self._register(lists, named),
             entries,
             group=isinstance(memory, Mapping),
             owners=tuple(buffers.values()),
+            keys=named,
         )
         self._registrations[number] = registration
         views = {key: self._view(f"{name}/{key}" if key else name or "", buffers[key], number) for key in buffers}
         return TensorGroup(name, views) if isinstance(memory, Mapping) and name is not None else views[""]
+
+    def prepare_for(self, kind: MemoryKind) -> None:
+        """Have what a kind of memory needs opened, the first time there is any of it."""
+        if kind not in self._kinds:
+            self._before(self._kinds | {kind})
+            self._kinds |= {kind}
+
+    def adopt(self, name: str) -> None:
+        """Register with a backend that has just been opened what was registered before.
+
+        Raises:
+            MemoryRegistrationError: It refuses some; it then has what it took before that.
+        """
+        backend = self._backends[name]
+        taken = backend.capabilities.local_kinds | backend.capabilities.own_kinds
+        if backend.capabilities.keyless:
+            return
+        for registration in list(self._registrations.values()):
+            added: dict[tuple[str, MemoryKind], Slots] = {}
+            for descriptors in registration.descriptors:
+                if (kind := descriptors.kind) in taken:
+                    added[name, kind] = backend.register(kind, descriptors.rows, registration.keys.get(kind, ()))
+                    self.section.add(name, kind, descriptors.rows, added[name, kind])
+            if added:
+                self._registrations[registration.number] = replace(registration, slots={**registration.slots, **added})
 
     def find(self, memory: LocalTensor | TensorGroup[LocalTensor] | Registration) -> Registration:
         """Return the registration that made a view.
@@ -140,7 +157,7 @@ class LocalMemory:
         number = view.number if isinstance(view, Registration) else view.registration
         registration = self._registrations.get(number)
         # Another agent has registrations of the same numbers.
-        is_ours = view is registration if isinstance(view, Registration) else view.agent == self._agent
+        is_ours = view.agent == self._agent
         if registration is None or not is_ours:
             raise NotRegisteredError(f"{memory!r} is not registered with agent {self._agent!r} (any more)")
         return registration
@@ -161,7 +178,7 @@ class LocalMemory:
                 break
             if registration.owners or registration.descriptors[0].kind is not descriptors.kind:
                 continue
-            taken, found = _match_once(registration.descriptors[0].rows, wanted)
+            taken, found = match_once(registration.descriptors[0].rows, wanted)
             if found.any():
                 pieces.append((registration, taken))
                 wanted = wanted[~found]
@@ -181,10 +198,16 @@ class LocalMemory:
         (descriptors,) = registration.descriptors
         parts = [
             Registration(
+                self._agent,
                 number,
                 None,
                 (DescriptorList(descriptors.kind, descriptors.rows[chosen]),),
                 {key: slots[chosen] for key, slots in registration.slots.items()},
+                keys={
+                    kind: tuple(key for key, is_chosen in zip(keys, chosen, strict=True) if is_chosen)
+                    for kind, keys in registration.keys.items()
+                    if keys
+                },
             )
             for number, chosen in ((registration.number, ~taken), (next(self._numbers), taken))
         ]
@@ -274,13 +297,16 @@ class LocalMemory:
 
     def catalog(self) -> Catalog:
         """Return what peers may know of it by name."""
-        registrations = list(self._registrations.values())
+        entries = {
+            registration: tuple(entry for entry in registration.entries if entry.kind in SHARED)
+            for registration in self._registrations.values()
+        }
         return Catalog(
-            tensors=tuple(entry for registration in registrations for entry in registration.entries),
+            tensors=tuple(entry for each in entries.values() for entry in each),
             groups={
-                registration.name: tuple(entry.name for entry in registration.entries)
-                for registration in registrations
-                if registration.group and registration.name is not None
+                registration.name: tuple(entry.name for entry in each)
+                for registration, each in entries.items()
+                if registration.group and registration.name is not None and each
             },
         )
 
@@ -335,20 +361,23 @@ class LocalMemory:
                 )
 
     def _register(
-        self, lists: tuple[DescriptorList, ...] | list[DescriptorList]
+        self, lists: tuple[DescriptorList, ...], keys: Mapping[MemoryKind, tuple[str, ...]]
     ) -> dict[tuple[str, MemoryKind], Slots]:
         done: dict[tuple[str, MemoryKind], Slots] = {}
+        for descriptors in lists:
+            self.prepare_for(descriptors.kind)
         try:
             for descriptors in lists:
                 kind = descriptors.kind
-                able = [name for name, backend in self._backends.items() if kind in backend.capabilities.local_kinds]
+                able = [name for name, backend in self._backends.items() if _takes(backend, kind)]
                 if not able:
                     raise NoBackendError(
-                        f"no backend of agent {self._agent!r} takes {kind.name} memory (it has {list(self._backends)})",
+                        f"no backend of agent {self._agent!r} takes {kind.name} memory (it has {list(self._backends)})"
+                        + _ADVICE.get(kind, ""),
                         kind=kind.name,
                     )
                 for name in able:
-                    done[name, kind] = self._backends[name].register(kind, descriptors.rows)
+                    done[name, kind] = self._backends[name].register(kind, descriptors.rows, keys.get(kind, ()))
         except BaseException:
             for (name, _), slots in done.items():
                 self._backends[name].deregister(slots)
@@ -374,24 +403,9 @@ class LocalMemory:
         )
 
 
-def _entry(name: str, buffer: Buffer) -> TensorEntry:
-    return TensorEntry(
-        name=name,
-        kind=buffer.kind,
-        dtype=buffer.dtype,
-        shape=buffer.shape,
-        address=buffer.address,
-        nbytes=buffer.nbytes,
-        device=buffer.device,
-    )
-
-
-def _descriptors(buffers: Any) -> tuple[DescriptorList, ...]:
-    """One list per kind of memory."""
-    rows: dict[MemoryKind, list[tuple[int, int, int]]] = {}
-    for buffer in buffers:
-        rows.setdefault(buffer.kind, []).append((buffer.address, buffer.nbytes, buffer.device))
-    return tuple(DescriptorList.of(kind, np.array(table, np.uint64)) for kind, table in rows.items())
+def _takes(backend: Backend, kind: MemoryKind) -> bool:
+    capabilities = backend.capabilities
+    return kind in capabilities.local_kinds | capabilities.own_kinds and not capabilities.keyless
 
 
 def parts_of(given: MemoryPart | Sequence[MemoryPart] | None) -> list[MemoryPart]:
@@ -399,27 +413,6 @@ def parts_of(given: MemoryPart | Sequence[MemoryPart] | None) -> list[MemoryPart
     if given is None:
         return []
     return [given] if isinstance(given, _PART) else list(given)
-
-
-def _match_once(rows: Rows, wanted: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Pair equal rows, each at most once, the last first; return which rows of each array found a partner."""
-    if np.array_equal(rows, wanted):
-        return np.ones(len(rows), bool), np.ones(len(wanted), bool)
-    numbered = np.concatenate([np.column_stack([side, _occurrence(side)]) for side in (rows, wanted)])
-    _, number = np.unique(numbered, axis=0, return_inverse=True)
-    mine, theirs = number.reshape(-1)[: len(rows)], number.reshape(-1)[len(rows) :]
-    return np.isin(mine, theirs), np.isin(theirs, mine)
-
-
-def _occurrence(rows: Rows) -> NDArray[np.uint64]:
-    """Return for each row how many equal ones stand behind it."""
-    _, number = np.unique(rows, axis=0, return_inverse=True)
-    number = number.reshape(-1)
-    order = np.argsort(number, kind="stable")
-    ordered = number[order]
-    occurrence = np.empty(len(rows), np.uint64)
-    occurrence[order] = np.searchsorted(ordered, ordered, side="right") - 1 - np.arange(len(rows))
-    return occurrence
 
 
 def _distinct(segments: Rows, slots: Slots) -> tuple[Rows, Slots]:

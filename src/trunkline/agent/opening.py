@@ -6,13 +6,23 @@ import weakref
 from typing import TYPE_CHECKING
 
 from trunkline.backend.registry import create_backend
+from trunkline.errors import BackendUnavailableError
+from trunkline.memory.kind import MemoryKind
 from trunkline.transfer.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from trunkline.agent.agent import Agent
     from trunkline.backend.contract import Backend, BackendPeer
+    from trunkline.config import Settings
+
+_STORAGE = (
+    ("posix", frozenset({MemoryKind.FILE}), True),
+    ("gds", frozenset({MemoryKind.FILE, MemoryKind.VRAM}), False),
+    ("object", frozenset({MemoryKind.OBJECT}), True),
+)
+"""Backends that are opened once all of these kinds of memory are registered, and whether there is no doing without."""
 
 
 def open_engine(
@@ -40,6 +50,26 @@ def open_engine(
         for backend in opened:
             backend.close()
         raise
+
+
+def open_companion(engine: Engine, settings: Settings) -> dict[str, str]:
+    """Open cross-memory attach beside UCX, unless the environment says no; return why it is not there, by name."""
+    if settings.cma != "on":
+        return {"CMA": f"TRUNKLINE_CMA={settings.cma}"}
+    try:
+        engine.add_backend(create_backend("cma", engine.name))
+    except BackendUnavailableError as error:
+        return {"CMA": str(error)}
+    return {}
+
+
+def storage_for(kinds: Collection[MemoryKind], opened: Collection[str]) -> list[tuple[str, bool]]:
+    """Return the backends to open for files and objects, and whether they are needed."""
+    return [
+        (name, is_needed)
+        for name, of_kinds, is_needed in _STORAGE
+        if of_kinds <= set(kinds) and name.upper() not in opened and not (name == "object" and "OBJ" in opened)
+    ]
 
 
 def _create(agent: str, backend: str, devices: str | None) -> Backend:

@@ -6,24 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trunkline.agent.explanation import explain_work
 from trunkline.agent.tensor import LocalTensor, RemoteTensor, TensorGroup, as_views, pair_views
 from trunkline.backend.contract import Operation
 from trunkline.errors import (
     ConfigurationError,
-    NoBackendError,
     ReadOnlyMemoryError,
     ShapeMismatchError,
     UnsupportedBufferError,
 )
 from trunkline.memory.descriptor import DescriptorList
-from trunkline.transfer.plan import plan_transfer
+from trunkline.transfer.plan import join_plans, plan_transfer
+from trunkline.transfer.route import Work, choose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trunkline.agent.explanation import Explanation
     from trunkline.memory.kind import MemoryKind
     from trunkline.transfer.engine import Engine
     from trunkline.transfer.handle import TransferHandle
+    from trunkline.transfer.plan import TransferPlan
+    from trunkline.transfer.route import Route
     from trunkline.transfer.target import Target
 
 
@@ -33,8 +37,17 @@ class PreparedPair:
     It holds no resources; it is of no use once the agent is closed or the peer gone.
     """
 
-    def __init__(self, engine: Engine, target: Target, sides: Sequence[tuple[Any, Any]], *, readonly: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        target: Target,
+        sides: Sequence[tuple[Any, Any]],
+        *,
+        readonly: bool,
+        backends: tuple[str, ...] = (),
+    ) -> None:
         self._engine = engine
+        self._backends = backends
         self._target = target
         self._sides = sides
         self._readonly = readonly
@@ -97,25 +110,61 @@ class PreparedPair:
         if deadline is not None and not deadline > 0:
             raise ConfigurationError(f"deadline={deadline!r}: give seconds greater than 0, or None")
         pairs = [(_select(local, local_blocks), _select(remote, remote_blocks)) for local, remote in self._sides]
-        near, far = _join([_pair(local, remote) for local, remote in pairs])
-        backend = choose_backend(self._engine, self._target, near.kind, far.kind)
-        plan = plan_transfer(
+        plans = [
+            self._plan(operation, route, near, far)
+            for whole in _join([_pair(local, remote) for local, remote in pairs])
+            for route, near, far in self._routed(*whole)
+        ]
+        handle = self._engine.prepare(join_plans(plans), self._target, notify=notify, deadline=deadline, tag=tag)
+        return handle.post()
+
+    def explain(self) -> Explanation:
+        """Say which backend would move all blocks, and why. Of several kinds of memory the first is explained."""
+        near, far = _join([_pair(local, remote) for local, remote in self._sides])[0]
+        return explain_work(self._engine, self._target, _work(near, far), self._backends or None)
+
+    def _routed(self, near: DescriptorList, far: DescriptorList) -> list[tuple[Route, DescriptorList, DescriptorList]]:
+        """Choose a backend; where several were asked for, cut the blocks into one run for each."""
+        work = _work(near, far)
+        if len(self._backends) < 2:
+            return [(choose(self._engine, self._target, work, self._backends or None), near, far)]
+        routes = [choose(self._engine, self._target, work, (name,)) for name in self._backends]
+        rates = np.array([self._engine.capabilities[route.backend].cost.rate for route in routes])
+        ends = np.cumsum(near.rows[:, 1].astype(np.float64))
+        cuts = np.searchsorted(ends, ends[-1] * np.cumsum(rates) / rates.sum())
+        cuts[-1] = near.count
+        starts = np.concatenate([[0], cuts[:-1]])
+        return [
+            (route, _rows(near, start, end), _rows(far, start, end))
+            for route, start, end in zip(routes, starts, cuts, strict=True)
+            if start < end
+        ]
+
+    def _plan(self, operation: Operation, route: Route, near: DescriptorList, far: DescriptorList) -> TransferPlan:
+        section = self._target.section if route.backend in self._target.links else self._engine.home.section
+        return plan_transfer(
             operation,
             near,
             far,
-            backend=backend,
-            local_table=self._engine.home.section.lookup(backend, near.kind),
-            remote_table=self._target.section.lookup(backend, far.kind),
+            route=route,
+            local_table=self._engine.home.section.lookup(route.near, near.kind),
+            remote_table=section.lookup(route.far, far.kind),
             peer=self._target.name,
-            former=self._target.former(backend, far.kind),
+            former=self._target.former(route.far, far.kind),
         )
-        return self._engine.prepare(plan, self._target, notify=notify, deadline=deadline, tag=tag).post()
 
     def __repr__(self) -> str:
         return f"<PreparedPair with {self._target.name!r}: {', '.join(f'{a!r} / {b!r}' for a, b in self._sides)}>"
 
 
-def prepare_pair(engine: Engine, local: Any, remote: Any, target: Target | None) -> PreparedPair:
+def prepare_pair(
+    engine: Engine,
+    local: Any,
+    remote: Any,
+    target: Target | None,
+    *,
+    backend: str | Sequence[str] | None = None,
+) -> PreparedPair:
     """Check what a caller gave as two sides, find the peer, and fix them as a pair.
 
     Args:
@@ -123,13 +172,15 @@ def prepare_pair(engine: Engine, local: Any, remote: Any, target: Target | None)
         local: A local view or group, a DescriptorList, or with ``remote`` None a list of (local, remote) pairs.
         remote: A remote view or group, a DescriptorList, or None.
         target: The peer, where only descriptors are given.
+        backend: The backend to take, or several to split the blocks over; None for the one that suits best.
 
     Raises:
         UnsupportedBufferError: A side is not registered memory.
         ShapeMismatchError: Sides of one transfer belong to different peers.
-        ConfigurationError: A descriptor list without a peer, or an empty list of pairs.
+        ConfigurationError: A descriptor list without a peer, an empty list of pairs, or a backend that is not open.
         PeerGoneError: The peer is gone.
     """
+    backends = _names(engine, backend)
     given = [(local, remote)]
     if remote is None and isinstance(local, list):
         given = local
@@ -153,7 +204,26 @@ def prepare_pair(engine: Engine, local: Any, remote: Any, target: Target | None)
     if any(other is not first for other in targets):
         raise ShapeMismatchError(f"one transfer has one peer, not {sorted({other.name for other in targets})}")
     first.check()
-    return PreparedPair(engine, first, sides, readonly=readonly)
+    return PreparedPair(engine, first, sides, readonly=readonly, backends=backends)
+
+
+def _names(engine: Engine, backend: str | Sequence[str] | None) -> tuple[str, ...]:
+    names = tuple(name.upper() for name in ([backend] if isinstance(backend, str) else backend or ()))
+    missing = [name for name in names if name not in engine.backends]
+    if missing:
+        raise ConfigurationError(
+            f"agent {engine.name!r} has no backend {missing[0]!r} open, only {list(engine.backends)}",
+            backend=missing[0],
+        )
+    return names
+
+
+def _work(near: DescriptorList, far: DescriptorList) -> Work:
+    return Work(near.kind, far.kind, near.count, near.total_bytes)
+
+
+def _rows(descriptors: DescriptorList, start: int, end: int) -> DescriptorList:
+    return DescriptorList.of(descriptors.kind, descriptors.rows[start:end])
 
 
 def _targets_of(side: Any, engine: Engine) -> list[Target]:
@@ -183,34 +253,17 @@ def _views(side: Any) -> dict[str, Any]:
     return dict(side.items()) if isinstance(side, TensorGroup) else {"": side}
 
 
-def _join(pairs: list[tuple[DescriptorList, DescriptorList]]) -> tuple[DescriptorList, DescriptorList]:
+def _join(pairs: list[tuple[DescriptorList, DescriptorList]]) -> list[tuple[DescriptorList, DescriptorList]]:
+    """Return one pair of lists for each pair of kinds of memory."""
     if len(pairs) == 1:
-        return pairs[0]
-    kinds = {(near.kind, far.kind) for near, far in pairs}
-    if len(kinds) != 1:
-        raise ShapeMismatchError("all parts of one transfer must lie in the same kind of memory on each side")
-    ((local_kind, remote_kind),) = kinds
-    near = np.concatenate([near.rows for near, _ in pairs])
-    far = np.concatenate([far.rows for _, far in pairs])
-    return DescriptorList.of(local_kind, near), DescriptorList.of(remote_kind, far)
-
-
-def choose_backend(engine: Engine, target: Target, near: MemoryKind, far: MemoryKind) -> str:
-    """Return the first backend that reaches both kinds of memory, in the agent's order of preference."""
-    able = []
-    for name, backend in list(engine.backends.items()):
-        capabilities = backend.capabilities
-        if target.links:
-            reaches = name in target.links and far in capabilities.remote_kinds
-        else:
-            reaches = far in capabilities.own_kinds
-        if reaches and near in capabilities.local_kinds:
-            able.append(name)
-    if not able:
-        raise NoBackendError(
-            f"no backend moves {near.name} here to or from {far.name} of {target.name!r}: "
-            f"this agent has {list(engine.backends)}, the peer is reached by {list(target.links) or 'none'}",
-            agent=target.name,
+        return pairs
+    by_kinds: dict[tuple[MemoryKind, MemoryKind], list[tuple[DescriptorList, DescriptorList]]] = {}
+    for near, far in pairs:
+        by_kinds.setdefault((near.kind, far.kind), []).append((near, far))
+    return [
+        (
+            DescriptorList.of(local_kind, np.concatenate([near.rows for near, _ in those])),
+            DescriptorList.of(remote_kind, np.concatenate([far.rows for _, far in those])),
         )
-    registered = [name for name in able if len(engine.home.section.lookup(name, near))]
-    return (registered or able)[0]
+        for (local_kind, remote_kind), those in by_kinds.items()
+    ]

@@ -80,7 +80,7 @@ class Peers:
         """Return the agent itself as a peer, with what is registered now. One caller at a time."""
         if self._own is None:
             record = PeerRecord(memory.metadata())
-            self._own = self._make(engine, record), memory.section.tables
+            self._own = self._make(engine, record, is_self=True), memory.section.tables
         self.update_own(memory)
         return self._own[0]
 
@@ -230,7 +230,7 @@ class Peers:
             self.end(engine, before, "superseded by a new incarnation")
         return peer
 
-    def _make(self, engine: Engine, record: PeerRecord) -> Peer:
+    def _make(self, engine: Engine, record: PeerRecord, *, is_self: bool = False) -> Peer:
         metadata = record.metadata
         links: dict[str, BackendPeer] = {}
         try:
@@ -238,9 +238,9 @@ class Peers:
                 backend = engine.remote.get(name)
                 if backend is not None:
                     links[name] = backend.load_peer(metadata.agent, ConnectionInfo(info))
-            if not links:
+            if all(engine.capabilities[name].keyless for name in links) and not is_self:
                 raise self._no_backend(engine, record)
-            target = Target(metadata.agent, links, hears_failures=record.incarnation is not None)
+            target = Target(metadata.agent, links, hears_failures=record.incarnation is not None, is_self=is_self)
             peer = Peer(target, record, timeout=self._timeout)
             peer.memory.load(record.label, metadata.sections)
         except BaseException:

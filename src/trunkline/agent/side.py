@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from trunkline.agent.pair import choose_backend
 from trunkline.errors import (
     DescriptorError,
     NoBackendError,
@@ -16,13 +15,16 @@ from trunkline.errors import (
 )
 from trunkline.memory.section import NO_SLOT
 from trunkline.transfer.plan import Blocks, plan_blocks
+from trunkline.transfer.route import Work, choose
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import ArrayLike, NDArray
 
     from trunkline.backend.contract import Addresses, Operation, Slots
     from trunkline.memory.descriptor import DescriptorList
-    from trunkline.memory.section import SegmentTable
+    from trunkline.memory.section import Section, SegmentTable
     from trunkline.transfer.engine import Engine
     from trunkline.transfer.handle import TransferHandle
     from trunkline.transfer.target import Target
@@ -48,11 +50,13 @@ class PreparedSide:
     Args:
         target: Whose memory it is.
         descriptors: The blocks; those of a strided list are expanded only where they are picked.
+        home: The initiator's own segments.
         is_local: Whether it is the initiator's own side of a transfer.
     """
 
-    def __init__(self, target: Target, descriptors: DescriptorList, *, is_local: bool) -> None:
+    def __init__(self, target: Target, descriptors: DescriptorList, home: Section, *, is_local: bool) -> None:
         self.target = target
+        self._home = home
         self.kind = descriptors.kind
         self.is_local = is_local
         self._descriptors = descriptors
@@ -67,16 +71,26 @@ class PreparedSide:
         return self._descriptors.count
 
     def match(self, backend: str) -> _Match:
-        """Return in which of the backend's segments the rows lie.
+        """Return in which of the segments that a backend keeps the rows lie.
 
         Raises:
             NotRegisteredError, SegmentNotFoundError: One lies in none.
         """
-        table = self.target.section.lookup(backend, self.kind)
+        target = self.target
+        section = self._home if target.is_self and backend not in target.links else target.section
+        table = section.lookup(backend, self.kind)
         known = self._matches.get(backend)
         if known is None or known.table is not table:
             known = self._matches[backend] = _Match(table, self._look_up(table))
         return known
+
+    def size_of(self, indices: ArrayLike | None) -> tuple[int, int]:
+        """Return how many blocks some indices pick, and about how many bytes: as many times the mean."""
+        total, count = self._descriptors.total_bytes, self.count
+        if indices is None:
+            return count, total
+        picked = np.size(indices)
+        return picked, total * picked // count
 
     def pick(self, slots: Slots, indices: ArrayLike | None) -> Blocks:
         """Return some blocks, in the order of the indices (None: all), with the slots that :meth:`match` gave.
@@ -152,8 +166,9 @@ def prepare_side(engine: Engine, descriptors: DescriptorList, target: Target | N
     failure: Exception | None = None
     # A strided row may reach over several segments, with no block across two of them: then each block is looked up.
     for rows in (descriptors, descriptors.expand) if descriptors.is_strided else (descriptors,):
-        side = PreparedSide(target or engine.home, rows() if callable(rows) else rows, is_local=target is None)
-        for backend in list(engine.backends) if target is None else list(target.links):
+        whose, home = target or engine.home, engine.home.section
+        side = PreparedSide(whose, rows() if callable(rows) else rows, home, is_local=target is None)
+        for backend in list(engine.backends) if whose.is_self else list(whose.links):
             try:
                 side.match(backend)
             except (NotRegisteredError, SegmentNotFoundError) as error:
@@ -172,6 +187,7 @@ def prepare_transfer(
     local_blocks: ArrayLike | None = None,
     remote_blocks: ArrayLike | None = None,
     notify: bytes | None = None,
+    backends: Collection[str] | None = None,
 ) -> TransferHandle:
     """Bind blocks of two sides to each other, ready to be posted; nothing moves yet.
 
@@ -185,6 +201,7 @@ def prepare_transfer(
         local_blocks: Which blocks of it; None for all.
         remote_blocks: As many of the remote side.
         notify: A message for the peer, delivered after the data.
+        backends: Names of those that may move it; None for all.
 
     Raises:
         DescriptorError: There is no such block.
@@ -196,13 +213,13 @@ def prepare_transfer(
     target = remote.target
     if not local.is_local or remote.is_local:
         raise ShapeMismatchError("a transfer has a local and a remote side, not two of one", agent=target.name)
-    backend = choose_backend(engine, target, local.kind, remote.kind)
-    mine, theirs = local.match(backend), remote.match(backend)
+    route = choose(engine, target, Work(local.kind, remote.kind, *local.size_of(local_blocks)), backends)
+    mine, theirs = local.match(route.near), remote.match(route.far)
     plan = plan_blocks(
         operation,
         local.pick(mine.slots, local_blocks),
         remote.pick(theirs.slots, remote_blocks),
-        backend=backend,
+        route=route,
         tables=(mine.table, theirs.table),
         kinds=(local.kind, remote.kind),
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NewType, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, NewType, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +49,26 @@ class Status(IntEnum):
     IN_PROGRESS = 2
 
 
+class Cost(NamedTuple):
+    """What a transfer takes on a backend: ``start + row * rows + bytes / rate`` seconds.
+
+    Backends that could do the same transfer are compared by it, so figures of one machine will do.
+
+    Attributes:
+        start: Seconds, whatever is moved.
+        row: Seconds for each row.
+        rate: Bytes in a second.
+    """
+
+    start: float = 20e-6
+    row: float = 3e-6
+    rate: float = 1e9
+
+    def seconds(self, rows: int, nbytes: int) -> float:
+        """Return what so many rows of so many bytes in all take."""
+        return self.start + self.row * rows + nbytes / self.rate
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a backend can do.
@@ -64,6 +84,7 @@ class Capabilities:
             agent has registered, and reaches all of a peer that is offered through another backend. Slots in its
             postings are that backend's, for it to ignore.
         queries: Whether it can be asked about files or objects (then it is a :class:`QueryableBackend`).
+        cost: What transfers take.
     """
 
     local_kinds: frozenset[MemoryKind]
@@ -73,6 +94,7 @@ class Capabilities:
     progress: bool = False
     keyless: bool = False
     queries: bool = False
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,11 @@ ENTRY_POINTS = "trunkline.backends"
 
 _BUILT_IN = {
     "cma": "trunkline.backend.plugins.cma:CmaBackend",
+    "gds": "trunkline.backend.plugins.gds:GdsBackend",
+    "gds_mt": "trunkline.backend.plugins.gds:GdsMtBackend",
     "loopback": "trunkline.backend.plugins.loopback:LoopbackBackend",
+    "object": "trunkline.backend.plugins.object:ObjectBackend",
+    "posix": "trunkline.backend.plugins.posix:PosixBackend",
     "ucx": "trunkline.backend.plugins.ucx:UcxBackend",
 }
 
@@ -41,6 +46,20 @@ def create_backend(name: str, agent_name: str, **options: Any) -> Backend:
         if options and "argument" in str(error):
             raise ConfigurationError(f"backend {name!r} refused its options: {error}", backend=name) from error
         raise
+
+
+def backend_options(name: str) -> dict[str, Any]:
+    """Return the settings that a backend takes, with their defaults; ``**`` among them if it takes others, too.
+
+    Raises:
+        ConfigurationError: No backend of that name is installed.
+        BackendUnavailableError: It could not be imported.
+    """
+    parameters = inspect.signature(_load(name)).parameters.values()
+    options = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        options["**"] = None
+    return options
 
 
 def backend_names() -> list[str]:

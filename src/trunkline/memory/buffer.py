@@ -14,6 +14,7 @@ import numpy as np
 from trunkline.errors import UnsupportedBufferError
 from trunkline.memory import dlpack
 from trunkline.memory.dtype import DTYPES, NAME_OF_ALIAS
+from trunkline.memory.file import File, StoredObject
 from trunkline.memory.kind import MemoryKind
 
 _TORCH_KINDS = {"cpu": MemoryKind.DRAM, "cuda": MemoryKind.VRAM}  # torch calls ROCm's devices cuda, too
@@ -37,6 +38,7 @@ class Buffer:
         shape: Elements along each axis. Where ``dtype`` is None because safetensors knows no such elements, a last
             axis counts the bytes of one element.
         readonly: Whether it may only be read, by this process and by peers.
+        name: A file's path or an object's key; empty for memory.
         owner: What keeps the memory alive; None for a bare address, which its caller keeps alive.
     """
 
@@ -47,6 +49,7 @@ class Buffer:
     dtype: str | None
     shape: tuple[int, ...]
     readonly: bool = False
+    name: str = ""
     owner: Any = field(default=None, repr=False, compare=False)
 
 
@@ -58,7 +61,7 @@ def buffer_of(source: Any, *, kind: MemoryKind | None = None) -> Buffer:
             ``__cuda_array_interface__`` (which names no device: the first GPU is assumed unless the object has
             ``__dlpack_device__``); a bytes-like object (bytes, bytearray, memoryview, mmap, array.array, ctypes);
             a tuple (address, length, device), as in NIXL also with a text behind it, which is ignored;
-            or a Buffer, as :func:`trunkline.memory.typed.typed` makes.
+            a File, a StoredObject; or a Buffer, as :func:`trunkline.memory.typed.typed` makes.
         kind: Kind of memory: needed for a tuple that is not DRAM; otherwise the object's own kind is checked.
 
     Raises:
@@ -69,6 +72,14 @@ def buffer_of(source: Any, *, kind: MemoryKind | None = None) -> Buffer:
         return _of_tuple(source, MemoryKind.DRAM if kind is None else kind)
     if isinstance(source, Buffer):
         buffer = source
+    elif isinstance(source, File):
+        shape, path = (source.size,), str(source.path)
+        buffer = Buffer(
+            MemoryKind.FILE, 0, source.size, source.fileno(), None, shape, source.readonly, path, owner=source
+        )
+    elif isinstance(source, StoredObject):
+        shape = (source.size,)
+        buffer = Buffer(MemoryKind.OBJECT, 0, source.size, source.number, None, shape, name=source.key, owner=source)
     elif isinstance(source, np.ndarray):
         buffer = _of_numpy(source)
     elif all(hasattr(source, name) for name in _TORCH_METHODS):
@@ -248,7 +259,7 @@ def _buffer(
         raise _unsupported(source, f"names no real memory (address {address}, {nbytes} bytes)")
     if dtype is None:
         shape = (*shape, item_size)
-    return Buffer(kind, address, nbytes, device, dtype, shape, readonly, owner)
+    return Buffer(kind, address, nbytes, device, dtype, shape, readonly, owner=owner)
 
 
 def _unsupported(source: Any, reason: str) -> UnsupportedBufferError:

@@ -99,7 +99,7 @@ class nixl_agent(DescriptorSource):
     # -- backends ----------------------------------------------------------------------------------------------
 
     def get_plugin_list(self) -> list[str]:
-        """Return the names of the backends that can be opened."""
+        """Return the names of the backends that are installed; some may need what this machine lacks."""
         return self.plugin_list
 
     def get_plugin_mem_types(self, backend: str) -> list[str]:
@@ -259,7 +259,7 @@ class nixl_agent(DescriptorSource):
         return self.agent.getXferTelemetry(handle._handle)  # noqa: SLF001
 
     def estimate_xfer_cost(self, req_handle: nixl_xfer_handle) -> tuple[int, int, str]:
-        """Return (duration, error, method) of an estimate; there is none, and the method is ``"UNKNOWN"``."""
+        """Return (duration in microseconds, error, method); see ``nixlAgent.estimateXferCost``."""
         duration, margin, method = self.agent.estimateXferCost(req_handle._handle)  # noqa: SLF001
         is_known = method == enumeration.nixl_cost_t.NIXL_COST_ANALYTICAL_BACKEND.value
         return duration, margin, "ANALYTICAL_BACKEND" if is_known else "UNKNOWN"

@@ -6,16 +6,21 @@ import itertools
 import logging
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trunkline.agent.agent import Agent
-from trunkline.backend.registry import backend_names
+from trunkline.agent.opening import open_companion
+from trunkline.backend.contract import QueryableBackend
+from trunkline.backend.registry import backend_names, backend_options, create_backend
 from trunkline.config import Settings
 from trunkline.errors import (
+    BackendUnavailableError,
+    ConfigurationError,
     DeadlineError,
     TrunklineError,
 )
 from trunkline.exchange.address import Address
+from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.key import NIXL_NAMESPACE, is_agent_name
 from trunkline.nixl.agent_config import nixlAgentConfig
 from trunkline.nixl.descriptor_list import DList, nixlRegDList
@@ -35,8 +40,8 @@ from trunkline.nixl.transfers import payload_of, text_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from trunkline.backend.contract import Backend
     from trunkline.exchange.client import FrameClients
-    from trunkline.memory.kind import MemoryKind
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +53,7 @@ CLOSE_TIMEOUT = 2.0
 
 _UCX_PARAMS = {"ucx_devices": "", "num_workers": "1", "ucx_error_handling_mode": "peer"}
 _HIDDEN = "LOOPBACK"  # NIXL knows no such backend; transfers within an agent go through UCX
+_OWN_NAMES = {"OBJ": "object"}  # what Trunkline calls it, where that is not NIXL's name in lower case
 
 
 class nixlAgent(Exchange):
@@ -94,7 +100,8 @@ class nixlAgent(Exchange):
 
     def getAvailPlugins(self) -> list[str]:
         """Return the names of the backends that are installed."""
-        return [name.upper() for name in backend_names() if name.upper() != _HIDDEN]
+        nixl_names = {own: name for name, own in _OWN_NAMES.items()}
+        return [nixl_names.get(name, name.upper()) for name in backend_names() if name.upper() != _HIDDEN]
 
     def getPluginParams(self, plugin: str) -> tuple[dict[str, str], list[str]]:
         """Return which parameters ``createBackend`` takes for it, with defaults, and the kinds of memory it is for.
@@ -105,9 +112,14 @@ class nixlAgent(Exchange):
         if plugin not in self.getAvailPlugins():
             raise nixlNotFoundError(f"there is no plugin {plugin!r}; installed: {self.getAvailPlugins()}")
         opened = self._agent.engine.backends.get(plugin) if self._agent is not None else None
-        if opened is not None:
-            return dict(_UCX_PARAMS) if plugin == "UCX" else {}, _kinds(opened.capabilities.local_kinds)
-        return (dict(_UCX_PARAMS), ["DRAM_SEG", "VRAM_SEG"]) if plugin == "UCX" else ({}, [])
+        if plugin == "UCX":
+            return dict(_UCX_PARAMS), _kinds(opened) if opened is not None else ["DRAM_SEG", "VRAM_SEG"]
+        try:
+            options = backend_options(_own_name(plugin))
+        except BackendUnavailableError:
+            return {}, []
+        params = {name: "" if value is None else str(value) for name, value in options.items() if name != "**"}
+        return params, [] if opened is None else _kinds(opened)
 
     @translated
     def createBackend(self, backend: str, params: Mapping[str, str]) -> int:
@@ -116,6 +128,7 @@ class nixlAgent(Exchange):
         Args:
             backend: Its name.
             params: Its parameters. Of UCX's only ``ucx_devices`` has an effect; unknown ones have none, as in NIXL.
+                Those of others are their options by name (``getPluginParams``).
 
         Raises:
             nixlNotFoundError: There is none of that name.
@@ -129,14 +142,22 @@ class nixlAgent(Exchange):
             raise nixlNotFoundError(f"there is no plugin {backend!r}; installed: {self.getAvailPlugins()}")
         if backend in self._backends.values():
             raise nixlInvalidParamError(f"agent {self._name!r} has its backend {backend!r} already")
-        devices = (params.get("ucx_devices") or None) if backend == "UCX" else None
+        name, settings = _own_name(backend), Settings.from_environment()
+        options = _options(name, params)
         if self._agent is None:
-            namespace = Settings.from_environment().namespace or NIXL_NAMESPACE
-            self._agent = Agent(self._name, namespace=namespace, backends=[backend.lower()], devices=devices)
+            namespace = settings.namespace or NIXL_NAMESPACE
+            first = create_backend(name, self._name, **options)
+            try:
+                self._agent = Agent(self._name, namespace=namespace, backends=[first])
+            except BaseException:
+                first.close()
+                raise
             waiting = self._config.etcdWatchTimeout.total_seconds()
             self._fetching = Fetching(partial(_fetch, self._agent, self._clients, waiting))
-        else:
-            self._agent.create_backend(backend.lower(), **({} if devices is None else {"devices": devices}))
+        elif backend not in self._agent.engine.backends:  # CMA comes with UCX
+            self._agent.create_backend(name, **options)
+        if backend == "UCX" and "CMA" not in self._agent.engine.backends:
+            open_companion(self._agent.engine, settings)
         number = next(self._backend_numbers)
         self._backends[number] = backend
         self._params[number] = dict(params)
@@ -145,7 +166,7 @@ class nixlAgent(Exchange):
     def getBackendParams(self, backend: int) -> tuple[dict[str, str], list[str]]:
         """Return the parameters that a backend was created with, and the kinds of memory it takes here."""
         name = self._backend_name(backend)
-        return dict(self._params[backend]), _kinds(self.trunkline.engine.backends[name].capabilities.local_kinds)
+        return dict(self._params[backend]), _kinds(self.trunkline.engine.backends[name])
 
     # -- memory ------------------------------------------------------------------------------------------------
 
@@ -162,7 +183,7 @@ class nixlAgent(Exchange):
         self._check_backends(backends)
         if self._agent is None:
             raise nixlNotFoundError(f"agent {self._name!r} has no backend to register memory with")
-        self._agent.register(descs.checked())
+        self._agent.register(descs.checked(), keys=_keys(descs))
         return NIXL_SUCCESS
 
     @translated
@@ -179,13 +200,19 @@ class nixlAgent(Exchange):
         return NIXL_SUCCESS
 
     def queryMem(self, descs: nixlRegDList, backend: int) -> list[dict[str, str] | None]:
-        """Ask a backend about files or objects.
+        """Ask a backend about files or objects, whose paths or keys stand fourth in the descriptors.
 
         Raises:
             nixlNotSupportedError: It is not one for files or objects.
+            nixlBackendError: It could not find out.
         """
         self._check(descs, nixlRegDList)
-        raise nixlNotSupportedError(f"backend {self._backend_name(backend)!r} can't be asked about memory")
+        name = self._backend_name(backend)
+        asked = self.trunkline.engine.backends[name]
+        if not isinstance(asked, QueryableBackend):
+            raise nixlNotSupportedError(f"backend {name!r} can't be asked about memory")
+        names = [meta.decode(errors="surrogateescape") for meta in descs.meta]
+        return [None if found is None else dict(found) for found in asked.query(descs.kind, names)]
 
     # -- peers, notifications ----------------------------------------------------------------------------------
 
@@ -275,12 +302,14 @@ class nixlAgent(Exchange):
             raise nixlInvalidParamError(f"agent {self._name!r} has no backend number {number!r}") from None
 
     def _backend_number(self, name: str) -> int:
-        return next(number for number, each in self._backends.items() if each == name)
+        """Return a backend's number; CMA, which UCX brings along, counts as UCX unless it was created itself."""
+        numbers = {each: number for number, each in self._backends.items()}
+        return numbers[name if name in numbers else "UCX"]
 
-    def _check_backends(self, numbers: Iterable[int]) -> None:
-        """Which backends do something Trunkline chooses; that those that are named exist is checked."""
-        for number in numbers:
-            self._backend_name(number)
+    def _check_backends(self, numbers: Iterable[int]) -> frozenset[str]:
+        """Return the names of backends; raises nixlInvalidParamError for one that is not there."""
+        names = frozenset(self._backend_name(number) for number in numbers)
+        return names | {"CMA"} if "UCX" in names else names
 
 
 def _fetch(agent: Agent, clients: FrameClients, timeout: float, name: str, source: str | Address) -> None:
@@ -290,5 +319,46 @@ def _fetch(agent: Agent, clients: FrameClients, timeout: float, name: str, sourc
         agent.fetch(name, label=source, timeout=timeout)
 
 
-def _kinds(kinds: Iterable[MemoryKind]) -> list[str]:
-    return [nixl_mem_t(int(kind)).name for kind in sorted(kinds)]
+def _kinds(backend: Backend) -> list[str]:
+    capabilities = backend.capabilities
+    return [nixl_mem_t(int(kind)).name for kind in sorted(capabilities.local_kinds | capabilities.own_kinds)]
+
+
+def _own_name(plugin: str) -> str:
+    return _OWN_NAMES.get(plugin, plugin.lower())
+
+
+def _options(name: str, params: Mapping[str, str]) -> dict[str, Any]:
+    """Return a backend's options of NIXL's strings, in the types of their defaults; unknown ones are left out.
+
+    Raises:
+        ConfigurationError: A string stands for no value of its option's type.
+    """
+    if name == "ucx":
+        return {"devices": params["ucx_devices"]} if params.get("ucx_devices") else {}
+    known = backend_options(name)
+    options: dict[str, Any] = {}
+    for key, text in params.items():
+        default = known.get(key)
+        if key not in known and "**" not in known:
+            continue
+        try:
+            options[key] = _value(text, default)
+        except ValueError as error:
+            raise ConfigurationError(f"backend {name!r}: {key}={text!r}: {error}", backend=name) from None
+    return options
+
+
+def _value(text: str, default: object) -> object:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError("true or false")
+        return text.lower() in ("true", "1")
+    return type(default)(text) if isinstance(default, int | float) else text
+
+
+def _keys(descs: nixlRegDList) -> list[str]:
+    """Return the paths or keys of files and objects, if any; of memory NIXL's clients write anything there."""
+    if descs.kind in (MemoryKind.DRAM, MemoryKind.VRAM) or not any(descs.meta):
+        return []
+    return [meta.decode(errors="surrogateescape") for meta in descs.meta]

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trunkline.backend.contract import NotifyingBackend, ProgressingBackend, RemoteBackend
@@ -21,6 +22,7 @@ from trunkline.errors import (
     TrunklineError,
 )
 from trunkline.metadata.notification import encode_notification
+from trunkline.transfer.combined import CombinedRequest
 from trunkline.transfer.handle import TransferHandle
 from trunkline.transfer.inbox import Inbox, Notification
 from trunkline.transfer.target import Target
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trunkline.backend.contract import Backend, BackendPeer
+    from trunkline.backend.contract import Backend, BackendPeer, Capabilities, Request
     from trunkline.transfer.plan import TransferPlan
     from trunkline.transfer.state import Event
 
@@ -74,7 +76,7 @@ class Engine:
     ) -> None:
         self.name = name
         self.backends: dict[str, Backend] = {}
-        self.home = Target(name)
+        self.home = Target(name, is_self=True)
         self.timeout = timeout
         self.grace = grace
         self.inbox = Inbox()
@@ -90,7 +92,8 @@ class Engine:
         self._forked = False
         # Kept, because asking whether an object fits a protocol takes some 10 us, and 90 after a pause.
         self.remote: dict[str, RemoteBackend] = {}
-        self._notifying: dict[str, NotifyingBackend] = {}
+        self.notifying: dict[str, NotifyingBackend] = {}
+        self.capabilities: dict[str, Capabilities] = {}
         self._driven: list[ProgressingBackend] = []
         self._is_asked = False  # whether a backend that nobody drives carries notifications
         self._threads: list[threading.Thread] = []
@@ -100,13 +103,14 @@ class Engine:
     def add_backend(self, backend: Backend) -> None:
         """Take one more backend, the last in order of preference; the engine closes it. One caller at a time."""
         name = backend.name
+        self.capabilities[name] = backend.capabilities
         self.backends[name] = backend
         if isinstance(backend, RemoteBackend):
             self.remote[name] = backend
         if isinstance(backend, NotifyingBackend):
-            self._notifying[name] = backend
+            self.notifying[name] = backend
         if not isinstance(backend, ProgressingBackend):
-            self._is_asked |= name in self._notifying
+            self._is_asked |= name in self.notifying
             return
         self._driven.append(backend)
         thread = threading.Thread(
@@ -139,9 +143,26 @@ class Engine:
         """Bind a plan to a peer; nothing moves until the handle is posted."""
         self.check_open()
         target.check()
-        backend = self.backends[plan.backend]
-        request = backend.prepare(plan.posting, target.links.get(plan.backend))
+        request: Request
+        if plan.parts:
+            parts = [(self._bind(part, target), len(part.first_block)) for part in plan.parts]
+            request = CombinedRequest(parts, partial(self._announce, target))
+        else:
+            request = self._bind(plan, target)
         return TransferHandle(self, plan, request, target, notify=notify, deadline=deadline, tag=tag)
+
+    def announcing(self, request: Request, plan: TransferPlan, target: Target) -> CombinedRequest:
+        """Return a request of a backend that carries no notifications as one that is followed by one.
+
+        Raises:
+            BackendError: No backend to the peer carries notifications.
+        """
+        if not target.is_self and not any(name in self.notifying for name in target.links):
+            raise BackendError(
+                f"backend {plan.backend} carries no notifications, nor does another one to peer {target.name!r}",
+                agent=target.name,
+            )
+        return CombinedRequest([(request, len(plan.first_block))], partial(self._announce, target))
 
     def take_finished(self) -> list[TransferHandle]:
         """Drive once, then return the tagged transfers that ended since the last call, each once."""
@@ -194,12 +215,7 @@ class Engine:
         """
         self.check_open()
         target.check()
-        for name, link in target.links.items():
-            backend = self._notifying.get(name)
-            if backend is not None:
-                backend.notify(link, encode_notification(self.name, payload))
-                return
-        raise BackendError(f"no backend to peer {target.name!r} carries notifications", agent=target.name)
+        self._announce(target, encode_notification(self.name, payload))
 
     def schedule(self, at: float, handle: TransferHandle, round_number: int, event: Event | None) -> None:
         """At ``time.monotonic() == at``, if that round still runs, give the handle EXPIRE, or with None force it."""
@@ -222,11 +238,10 @@ class Engine:
     def tell_failure(self, handle: TransferHandle, notice: bytes) -> None:
         """Send a promised notification as ``ok=False``; if that fails too, the peer hears nothing."""
         target = handle.target
-        link, backend = target.links.get(handle.backend), self._notifying.get(handle.backend)
-        if link is None or backend is None or not target.hears_failures or target.gone is not None or self._closed:
+        if not target.hears_failures or target.gone is not None or self._closed:
             return
         try:
-            backend.notify(link, notice, failure=True)
+            self._announce(target, notice, failure=True)
         except TrunklineError as error:
             log.debug("could not tell %r of a failed transfer: %s", target.name, error)
 
@@ -293,6 +308,22 @@ class Engine:
         for handle in list(self.active):  # posted by another thread while :meth:`drain` looked
             handle.settle()
 
+    def _bind(self, plan: TransferPlan, target: Target) -> Request:
+        name = plan.route.backend
+        return self.backends[name].prepare(plan.posting, target.links.get(name))
+
+    def _announce(self, target: Target, payload: bytes, *, failure: bool = False) -> Request | None:
+        """Send an encoded notification; to the agent itself it is delivered if no backend carries it."""
+        for name, link in target.links.items():
+            backend = self.notifying.get(name)
+            if backend is not None:
+                return backend.notify(link, payload, failure=failure)
+        if not target.is_self:
+            raise BackendError(f"no backend to peer {target.name!r} carries notifications", agent=target.name)
+        with self._delivery_lock:
+            self.inbox.deliver([(payload, failure)], 0)
+        return None
+
     def _progress(self) -> bool:
         """Drive once; return whether notifications may have arrived."""
         has_news = self._is_asked
@@ -326,7 +357,7 @@ class Engine:
 
     def _deliver(self) -> None:
         with self._delivery_lock:
-            for backend in self._notifying.values():
+            for backend in self.notifying.values():
                 payloads, dropped = backend.take_notifications()
                 if payloads or dropped:
                     self.inbox.deliver(payloads, dropped)

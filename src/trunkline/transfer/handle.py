@@ -17,6 +17,8 @@ from trunkline.errors import (
     TransferStateError,
 )
 from trunkline.metadata.notification import encode_notification
+from trunkline.transfer.combined import CombinedRequest
+from trunkline.transfer.route import Work
 from trunkline.transfer.state import RUNNING, TRANSITIONS, Event, State
 from trunkline.transfer.telemetry import TransferTelemetry
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from trunkline.transfer.target import Target
 
 FOREVER = float("inf")
+
+TELLING_SIZE = 1 << 16
+"""Bytes from which the time of a transfer says what the next one's will be."""
 
 # Python 3.11 takes 0.1 us to look a member up on its Enum (timeit), and a round of a few microseconds needs seven.
 _PREPARED: Final = State.PREPARED
@@ -57,6 +62,7 @@ class TransferHandle:
         "_ending",
         "_engine",
         "_error",
+        "_is_silent",
         "_lock",
         "_notification",
         "_plan",
@@ -92,6 +98,7 @@ class TransferHandle:
         self._callbacks: list[Callable[[TransferHandle], object]] = []
         self._total_ns = 0
         self._round = 0
+        self._is_silent = plan.backend not in engine.notifying
         self._lock = threading.Lock()
         request.owner = self
 
@@ -122,7 +129,7 @@ class TransferHandle:
     @property
     def telemetry(self) -> TransferTelemetry:
         """Figures of the last round."""
-        link = self._target.links.get(self._plan.backend)
+        links = [link for name in self._plan.backends if (link := self._target.links.get(name)) is not None]
         return TransferTelemetry(
             bytes=self._plan.total_bytes,
             blocks=self._plan.block_count,
@@ -130,7 +137,7 @@ class TransferHandle:
             post_us=self._request.post_ns / 1e3,
             total_us=self._total_ns / 1e3,
             backend=self._plan.backend,
-            transports=link.transports if link is not None else (),
+            transports=tuple(transport for link in links for transport in link.transports),
         )
 
     def post(self, notify: bytes | None = None) -> TransferHandle:
@@ -158,6 +165,9 @@ class TransferHandle:
             self._engine.check_open()
             if notify is not None:
                 self._notification = encode_notification(self._engine.name, notify)
+            if self._notification is not None and self._is_silent and not isinstance(self._request, CombinedRequest):
+                self._request = self._engine.announcing(self._request, self._plan, target)
+                self._request.owner = self
             self._error = None
             self._ending = None
             self._total_ns = 0
@@ -167,7 +177,9 @@ class TransferHandle:
             try:
                 # After it is among the active ones: deregistering takes memory out of the tables first and looks for
                 # transfers that use it second, so one of the two always sees the other.
-                self._plan.check_tables(self._engine.home.section, target.section, target.name)
+                for part in self._plan.parts or (self._plan,):
+                    far = target.section if part.route.backend in target.links else self._engine.home.section
+                    part.check_tables(self._engine.home.section, far, target.name)
                 status = self._request.post(self._notification)
             except BaseException:
                 self._state = _PREPARED
@@ -271,22 +283,18 @@ class TransferHandle:
 
     def abort(self, reason: str) -> None:
         """Make it quiet now by closing its connection by force (for the engine)."""
-        link = self._target.links.get(self._plan.backend)
-        if link is None or self._state.is_quiet:
+        names = [*self._plan.backends, *(self._engine.notifying if self._is_silent else ())]
+        links = [link for name in dict.fromkeys(names) if (link := self._target.links.get(name)) is not None]
+        if not links or self._state.is_quiet:
             return
         if self._request.poll() is _IN_PROGRESS:  # else another one's abort ended it: leave the next connection alone
-            link.abort(reason)
+            for link in links:
+                link.abort(reason)
         self.settle()
 
     def uses_local_slots(self, backend: str, slots: Any) -> bool:
         """Whether the running transfer touches any of these registered segments (for the engine)."""
-        import numpy as np
-
-        return (
-            not self._state.is_quiet
-            and self._plan.backend == backend
-            and bool(np.isin(self._plan.posting.local_slot, slots).any())
-        )
+        return not self._state.is_quiet and self._plan.uses(backend, slots)
 
     def settle(self) -> None:
         """Take the request's end, once, whoever saw it (for the engine)."""
@@ -301,6 +309,8 @@ class TransferHandle:
             self._total_ns = self._request.total_ns
             if event is not _COMPLETE:
                 self._error = self._explain(event)
+            elif self._plan.total_bytes >= TELLING_SIZE and self._total_ns:
+                self._target.rates[self._plan.backend] = 1e9 * self._plan.total_bytes / self._total_ns
             callbacks, self._callbacks = self._callbacks, []
             self._engine.ended(self)  # under the lock: once it is free, another thread may post the next round
             notice = self._notification if self._error is not None else None
@@ -332,6 +342,11 @@ class TransferHandle:
     def is_running(self, round_number: int) -> bool:
         """Whether that round is still under way (for the engine)."""
         return self._round == round_number and not self._state.is_quiet
+
+    @property
+    def work(self) -> Work:
+        """What it moves, for :meth:`Agent.explain`."""
+        return Work(*self._plan.kinds, self._plan.block_count, self._plan.total_bytes)
 
     @property
     def target(self) -> Target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from trunkline.errors import (
 from trunkline.memory.descriptor import DescriptorList, coalesce
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -26,29 +27,49 @@ if TYPE_CHECKING:
     from trunkline.memory.descriptor import Rows
     from trunkline.memory.kind import MemoryKind
     from trunkline.memory.section import Section, SegmentTable
+    from trunkline.transfer.route import Route
 
 
 @dataclass(frozen=True, slots=True)
 class TransferPlan:
-    """A request matched to one backend.
+    """A request matched to one backend, or parts of it to one each.
 
     Attributes:
-        backend: Name of the backend.
+        route: The backend, and whose slots the posting has.
         posting: What it posts; rows are coalesced blocks.
         first_block: For each row of the posting, the first block (row of the lists as given) in it; intp, shape (M,).
         block_count: How many blocks were asked for.
         total_bytes: Their size.
         tables: The local and the remote table it was matched to.
         kinds: The local and the remote kind of memory.
+        parts: The plans it is made of, if there are several; ``route``, ``posting``, ``tables`` and ``kinds`` are then
+            those of the first, but ``first_block`` goes through all.
     """
 
-    backend: str
+    route: Route
     posting: Posting
     first_block: NDArray[np.intp]
     block_count: int
     total_bytes: int
     tables: tuple[SegmentTable, SegmentTable]
     kinds: tuple[MemoryKind, MemoryKind]
+    parts: tuple[TransferPlan, ...] = ()
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend; of several, joined by a plus sign."""
+        return "+".join(self.backends)
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The names of the backends."""
+        return tuple(part.route.backend for part in self.parts) or (self.route.backend,)
+
+    def uses(self, backend: str, slots: Slots) -> bool:
+        """Return whether it touches any of these registered segments of a backend."""
+        if self.parts:
+            return any(part.uses(backend, slots) for part in self.parts)
+        return self.route.near == backend and bool(np.isin(self.posting.local_slot, slots).any())
 
     def check_tables(self, local: Section, remote: Section, peer: str) -> None:
         """Refuse memory that went since the plan was made; backends give its slots to other segments.
@@ -57,8 +78,8 @@ class TransferPlan:
             NotRegisteredError: A local block's memory was deregistered.
             SegmentGoneError: The peer does not offer a remote block's memory any more.
         """
-        near = local.lookup(self.backend, self.kinds[0])
-        far = remote.lookup(self.backend, self.kinds[1])
+        near = local.lookup(self.route.near, self.kinds[0])
+        far = remote.lookup(self.route.far, self.kinds[1])
         posting = self.posting
         if near is not self.tables[0] and not _holds(near, posting.local_slot, posting.local_address, posting.length):
             raise NotRegisteredError("local memory of this transfer was deregistered: register it and plan it again")
@@ -74,12 +95,26 @@ class TransferPlan:
         return np.arange(self.first_block[completed_rows], self.block_count, dtype=np.intp)
 
 
+def join_plans(plans: Sequence[TransferPlan]) -> TransferPlan:
+    """Make one plan of several for the same peer; their blocks are numbered through."""
+    if len(plans) == 1:
+        return plans[0]
+    starts = np.cumsum([0, *(plan.block_count for plan in plans)])
+    return replace(
+        plans[0],
+        first_block=np.concatenate([plan.first_block + start for plan, start in zip(plans, starts, strict=False)]),
+        block_count=int(starts[-1]),
+        total_bytes=sum(plan.total_bytes for plan in plans),
+        parts=tuple(plans),
+    )
+
+
 def plan_transfer(
     operation: Operation,
     local: DescriptorList,
     remote: DescriptorList,
     *,
-    backend: str,
+    route: Route,
     local_table: SegmentTable,
     remote_table: SegmentTable,
     peer: str,
@@ -92,9 +127,9 @@ def plan_transfer(
         operation: READ fills ``local`` from ``remote``; WRITE the other way.
         local: Blocks of this agent's memory.
         remote: As many blocks of the peer's memory, each as long as its partner.
-        backend: The backend that will post it.
-        local_table: This agent's segments on that backend.
-        remote_table: The peer's segments on that backend.
+        route: The backend that will post it.
+        local_table: This agent's segments, by its account.
+        remote_table: The peer's segments, by its account.
         peer: The peer's name, for messages.
         former: Ranges that the peer offered once and took back, shape (N, 3).
         owner: Kept alive until the transfer is quiet.
@@ -128,7 +163,7 @@ def plan_transfer(
         owner=owner,
     )
     return TransferPlan(
-        backend,
+        route,
         posting,
         first_block,
         local.count,
@@ -163,7 +198,7 @@ def plan_blocks(
     near: Blocks,
     far: Blocks,
     *,
-    backend: str,
+    route: Route,
     tables: tuple[SegmentTable, SegmentTable],
     kinds: tuple[MemoryKind, MemoryKind],
 ) -> TransferPlan:
@@ -173,7 +208,7 @@ def plan_blocks(
         operation: READ fills the near side from the far one; WRITE the other way.
         near: This agent's.
         far: As many of the peer's, each as long as its partner.
-        backend: The backend that will post it.
+        route: The backend that will post it.
         tables: What the two sides were matched to.
         kinds: Their kinds of memory.
 
@@ -193,7 +228,7 @@ def plan_blocks(
         length = np.add.reduceat(length, first_block)
         near, far = near.take(first_block), far.take(first_block)
     posting = Posting(operation, near.address, far.address, length, near.slot, far.slot)
-    return TransferPlan(backend, posting, first_block, count, total, tables, kinds)
+    return TransferPlan(route, posting, first_block, count, total, tables, kinds)
 
 
 def _holds(table: SegmentTable, slots: Slots, address: Addresses, length: Addresses) -> bool:

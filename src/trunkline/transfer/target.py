@@ -30,6 +30,8 @@ class Target:
         hears_failures: Whether it understands news of failed transfers (a Trunkline agent does, NIXL's does not).
         gone: Why it can't be used any more, or None.
         is_draining: Whether it is going away: nothing new is posted to it.
+        is_self: Whether it is the agent itself: then its files and objects are reached, too.
+        rates: Bytes a second that transfers of some size lately made, by backend.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Target:
     hears_failures: bool = False
     gone: str | None = None
     is_draining: bool = False
+    is_self: bool = False
+    rates: dict[str, float] = field(default_factory=dict)
     _former: dict[tuple[str, MemoryKind], Rows] = field(default_factory=dict)
 
     def former(self, backend: str, kind: MemoryKind) -> Rows:

@@ -133,8 +133,8 @@ def test_memory_that_can_not_be_registered(sides: Sides) -> None:
             agent.register(memory)
     with pytest.raises(MemoryRegistrationError, match="8 bytes at 0x0"):
         agent.register((0, 8, 0))
-    with pytest.raises(NoBackendError, match="FILE"):
-        agent.register((1, 8, 0), kind=MemoryKind.FILE)
+    with pytest.raises(NoBackendError, match="BLOCK"):
+        agent.register((1, 8, 0), kind=MemoryKind.BLOCK)
     with pytest.raises(MemoryRegistrationError, match="already registered memory as 'kv'"):
         agent.register(np.zeros(8), name="kv")
     agent.register({"x": np.zeros(8)}, name="group")

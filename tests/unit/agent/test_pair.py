@@ -86,5 +86,5 @@ def test_read_only_memory_can_be_a_source(agent: Agent) -> None:
 def test_memory_that_no_common_backend_reaches() -> None:
     with Agent("a", backends=[SteppedBackend("a")]) as agent:
         view = agent.register(np.zeros(8, np.uint8))
-        with pytest.raises(NoBackendError, match="no backend moves DRAM here"):
+        with pytest.raises(NoBackendError, match="STEPPED: it does not reach DRAM within an agent"):
             agent.read(view, into=view)

@@ -62,7 +62,10 @@ def test_a_built_in_name_can_not_be_taken_over() -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_says_what_is_wrong_with_a_name() -> None:
-    with pytest.raises(ConfigurationError, match=r"no backend 'smoke'; installed: broken, loopback, picky, ucx"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"no backend 'smoke'; installed: broken, cma, gds, gds_mt, loopback, object, picky, posix, ucx",
+    ):
         create_backend("smoke", "agent")
     with pytest.raises(BackendUnavailableError, match=r"no\.such\.module"):
         create_backend("broken", "agent")

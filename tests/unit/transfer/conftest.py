@@ -13,6 +13,7 @@ from trunkline.memory.kind import MemoryKind
 from trunkline.testing.stepped import SteppedBackend, SteppedPeer, SteppedRequest
 from trunkline.transfer.engine import Engine
 from trunkline.transfer.plan import plan_transfer
+from trunkline.transfer.route import Route
 from trunkline.transfer.target import Target
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Bench:
             Operation.READ,
             near,
             far,
-            backend=self.backend.name,
+            route=Route.direct(self.backend.name),
             local_table=self.engine.home.section.lookup(self.backend.name, DRAM),
             remote_table=self.target.section.lookup(self.backend.name, DRAM),
             peer=self.target.name,

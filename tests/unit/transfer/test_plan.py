@@ -19,6 +19,7 @@ from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
 from trunkline.memory.section import Section, SegmentTable
 from trunkline.transfer.plan import TransferPlan, plan_transfer
+from trunkline.transfer.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ def plan(
 ) -> TransferPlan:
     options.setdefault("local_table", table((LOCAL, SIZE, 0)))
     options.setdefault("remote_table", table((REMOTE, SIZE, 0)))
-    return plan_transfer(operation, local, remote, backend="UCX", peer="decode-0", **options)
+    return plan_transfer(operation, local, remote, route=Route.direct("UCX"), peer="decode-0", **options)
 
 
 def moves(posting: Any) -> list[tuple[int, int]]:

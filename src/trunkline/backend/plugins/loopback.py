@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trunkline.backend.contract import Capabilities, Operation, Posting, Status
+from trunkline.backend.contract import Capabilities, Cost, Operation, Posting, Status
 from trunkline.errors import BackendError, ClosedError, MemoryRegistrationError
 from trunkline.memory.kind import MemoryKind
 
@@ -32,7 +32,9 @@ class LoopbackBackend:
     """
 
     name = "LOOPBACK"
-    capabilities = Capabilities(frozenset({MemoryKind.DRAM}), own_kinds=frozenset({MemoryKind.DRAM}))
+    capabilities = Capabilities(
+        frozenset({MemoryKind.DRAM}), own_kinds=frozenset({MemoryKind.DRAM}), cost=Cost(2e-6, 1e-6, 8e9)
+    )
 
     def __init__(self, agent_name: str) -> None:
         self._agent_name = agent_name

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trunkline.backend.contract import Capabilities, ConnectionInfo, Posting
+from trunkline.backend.contract import Capabilities, ConnectionInfo, Cost, Posting
 from trunkline.backend.plugins.ucx.address import check_worker_address, read_layout
 from trunkline.backend.plugins.ucx.library import load_native
 from trunkline.backend.plugins.ucx.peer import UcxPeer
 from trunkline.backend.plugins.ucx.remote_key import MEMORY_TYPES
+from trunkline.config import Settings
 from trunkline.errors import (
     BackendError,
     BackendUnavailableError,
@@ -49,6 +50,10 @@ _CONFIG = {
 }
 
 
+_COST = Cost(start=2e-6, row=3.5e-6, rate=9e9)
+"""Between two processes of one host, as measured there; other ways to other hosts are not compared with it."""
+
+
 def _check_devices(names: Sequence[str]) -> None:
     """Refuse plain device names that are not there: UCX only prints a warning, and then reaches nobody."""
     for name in names:
@@ -61,6 +66,25 @@ def _check_devices(names: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"devices={name!r}: there is no such network device; here are {', '.join(there)}", device=name
             )
+
+
+def _transports_without_cma() -> str:
+    """Return a ``UCX_TLS`` that leaves cross-memory attach out.
+
+    Raises:
+        ConfigurationError: The environment asks for it.
+    """
+    wanted = os.environ.get("UCX_TLS")
+    if wanted is None:
+        return "^cma"
+    named = set(wanted.lstrip("^").split(","))
+    is_left_out = "cma" in named if wanted.startswith("^") else not named & {"cma", "sm", "shm", "shared_memory", "all"}
+    if not is_left_out:
+        raise ConfigurationError(
+            f"TRUNKLINE_CMA=strict, but UCX_TLS={wanted} lets UCX use cross-memory attach: unset one of them",
+            variable="UCX_TLS",
+        )
+    return wanted
 
 
 class UcxBackend:
@@ -98,6 +122,8 @@ class UcxBackend:
             names = devices.split(",") if isinstance(devices, str) else devices
             _check_devices(names)
             config["NET_DEVICES"] = ",".join(names)
+        if Settings.from_environment().cma == "strict":
+            config["TLS"] = _transports_without_cma()
         self._worker = Worker(
             agent_name,
             config,
@@ -125,7 +151,7 @@ class UcxBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(self._kinds, self._kinds, notifications=True, progress=True)
+        return Capabilities(self._kinds, self._kinds, notifications=True, progress=True, cost=_COST)
 
     def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:  # noqa: ARG002  memory has none
         """Register N×3 segments (address, length, device); all or none.
