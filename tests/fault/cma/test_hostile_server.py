@@ -63,7 +63,7 @@ def liar() -> Iterator[Liar]:
 
 def lied_to(backend: CmaBackend, liar: Liar, data: bytes) -> CmaPeer:
     peer = backend.load_peer("target", liar.info)
-    assert peer.obstacle == "has not answered yet"
+    assert peer.obstacle == "the peer has not answered yet"
     liar.answer(data)
     peer.connect(PATIENCE)  # no proof that it is dead
     assert peer.failure is None
@@ -113,7 +113,7 @@ def test_hanging_up_without_an_answer_is_tried_again(backend: CmaBackend, liar: 
     peer.connect(PATIENCE)
     assert "hung up" in (peer.obstacle or "")
     peer._retry_at = 0.0  # what the passing of time comes to
-    assert peer.obstacle == "has not answered yet"
+    assert peer.obstacle == "the peer has not answered yet"
     liar.answer(encode_greeting(Greeting(HERE.ctypes.data, HERE.tobytes(), "target")))
     peer.connect(PATIENCE)
     assert peer.obstacle is None  # who tells the truth about its own memory is believed

@@ -84,12 +84,12 @@ def test_a_stopped_one_is_read_and_written(scene: Scene) -> None:
 def test_one_stopped_before_it_answered_is_waited_for(scene: Scene) -> None:
     scene.target.stop()
     late = scene.target.load_into(scene.backend)
-    assert late.obstacle == "has not answered yet"
+    assert late.obstacle == "the peer has not answered yet"
     with pytest.raises(DeadlineError, match=f"process {scene.target.pid}"):
         late.connect(0.05)
     request = scene.prepare(Operation.WRITE, 8, peer=late)
     assert request.post() == Status.FAILED
-    assert request.reason == "has not answered yet"
+    assert request.reason == "the peer has not answered yet"
     scene.target.resume()
     late.connect(PATIENCE)
     assert not late.obstacle
@@ -179,9 +179,9 @@ def test_out_of_descriptors_both_sides_say_so_and_recover(scene: Scene) -> None:
             except OSError:
                 break
         refused = scene.backend.load_peer("other", other.connection_info())
-        assert refused.obstacle == "could not be connected to: Too many open files (EMFILE)"
+        assert refused.obstacle == "the peer could not be connected to: Too many open files (EMFILE)"
         other.progress()  # can't accept
-        assert late.obstacle == "has not answered yet"
+        assert late.obstacle == "the peer has not answered yet"
     finally:
         for descriptor in held:
             os.close(descriptor)

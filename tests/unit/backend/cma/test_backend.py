@@ -51,7 +51,10 @@ def other() -> Iterator[CmaBackend]:
 
 def test_a_socket_that_is_not_here_is_an_obstacle_that_says_so(backend: CmaBackend) -> None:
     peer = backend.load_peer("decode-0", ConnectionInfo(b"TLCM\x01" + bytes(16)))
-    assert peer.obstacle == "is on another host or in another network namespace, or has ended (no such socket here)"
+    assert (
+        peer.obstacle
+        == "the peer is on another host or in another network namespace, or has ended: no such socket here"
+    )
     peer.connect(PATIENCE)  # which says nothing about its life
     assert peer.failure is None
     assert "another host" in repr(peer)
@@ -64,7 +67,7 @@ def test_a_socket_that_is_not_here_is_an_obstacle_that_says_so(backend: CmaBacke
 def test_metadata_that_names_the_socket_of_another_agent_is_an_obstacle(backend: CmaBackend, other: CmaBackend) -> None:
     peer = backend.load_peer("decode-0", other.connection_info())
     peer.connect(PATIENCE)
-    assert peer.obstacle == f"process {os.getpid()} is agent 'other': the peer's metadata names its socket"
+    assert peer.obstacle == f"process {os.getpid()} is agent 'other', whose socket the peer's metadata names"
 
 
 def test_other_kinds_and_its_own_agent_are_refused(backend: CmaBackend, other: CmaBackend) -> None:
@@ -159,7 +162,7 @@ CmaBackend("root").close()  # loads all that another user might not be allowed t
 os.setresuid(12345, 12345, 12345)
 if {side == "initiator"}:
     peer = CmaBackend("initiator").load_peer("agent", ConnectionInfo({info!r}))
-    assert peer.obstacle == "belongs to another user (uid 0; we are 12345)", peer.obstacle
+    assert peer.obstacle == "the peer belongs to another user (uid 0; we are 12345)", peer.obstacle
     peer.connect(1)
 else:
     stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

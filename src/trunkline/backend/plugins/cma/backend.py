@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trunkline.backend.contract import Capabilities, ConnectionInfo, Posting
+from trunkline.backend.contract import Capabilities, ConnectionInfo, Cost, Posting
 from trunkline.backend.plugins.cma.greeting import Greeting, encode_greeting, encode_info, socket_name
 from trunkline.backend.plugins.cma.peer import CmaPeer
 from trunkline.errors import BackendError, BackendUnavailableError, MemoryRegistrationError
@@ -39,7 +39,13 @@ class CmaBackend:
     """
 
     name = "CMA"
-    capabilities = Capabilities(frozenset({MemoryKind.DRAM}), frozenset({MemoryKind.DRAM}), progress=True, keyless=True)
+    capabilities = Capabilities(
+        frozenset({MemoryKind.DRAM}),
+        frozenset({MemoryKind.DRAM}),
+        progress=True,
+        keyless=True,
+        cost=Cost(start=2e-6, row=0.8e-6, rate=15e9),
+    )
 
     def __init__(self, agent_name: str, *, connections: int = 1024) -> None:
         if sys.platform != "linux":

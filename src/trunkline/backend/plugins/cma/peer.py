@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RETRY = 1.0
 """Seconds until a connection is tried again that could not be made, for a reason that may pass."""
 
-_UNANSWERED = "has not answered yet"
+_UNANSWERED = "the peer has not answered yet"
 
 
 class CmaPeer:
@@ -65,7 +65,9 @@ class CmaPeer:
         self._obstacle: str | None = _UNANSWERED
         self._is_final = key is None  # no use in trying again
         if key is None:
-            self._obstacle = f"speaks version {info[4]} of this backend's connection info, and we only an earlier one"
+            self._obstacle = (
+                f"the peer speaks version {info[4]} of this backend's connection info, and we only an earlier one"
+            )
         else:
             self._advance()
 
@@ -163,15 +165,19 @@ class CmaPeer:
         self._retry_at = time.monotonic() + RETRY
         error = self.link.connect(self._socket)
         if error == errno.ECONNREFUSED:
-            self._give_up("is on another host or in another network namespace, or has ended (no such socket here)")
+            self._give_up(
+                "the peer is on another host or in another network namespace, or has ended: no such socket here"
+            )
         elif error:
-            self._obstacle = f"could not be connected to: {os.strerror(error)} ({errno.errorcode.get(error, error)})"
+            self._obstacle = (
+                f"the peer could not be connected to: {os.strerror(error)} ({errno.errorcode.get(error, error)})"
+            )
         else:
             self._pid, uid = self.link.process()
             if uid != os.geteuid():
-                self._give_up(f"belongs to another user (uid {uid}; we are {os.geteuid()})")
+                self._give_up(f"the peer belongs to another user (uid {uid}; we are {os.geteuid()})")
             elif self._pid == 0:
-                self._give_up("is in another process namespace")
+                self._give_up("the peer is in another process namespace")
             else:
                 self._is_connected = True
                 self._obstacle = _UNANSWERED
@@ -188,7 +194,7 @@ class CmaPeer:
         if greeting is None:
             self._give_up(f"process {self._pid} gave an answer of {len(data)} bytes that is none of ours")
         elif greeting.agent != self.name:
-            self._give_up(f"process {self._pid} is agent {greeting.agent!r}: the peer's metadata names its socket")
+            self._give_up(f"process {self._pid} is agent {greeting.agent!r}, whose socket the peer's metadata names")
         else:
             self._prove(greeting.address, greeting.nonce)
 
@@ -207,7 +213,7 @@ class CmaPeer:
         elif error == errno.ESRCH:
             self._give_up(f"process {self._pid} has ended, or is in another process namespace")
         else:
-            self._obstacle = f"could not be proved: {os.strerror(error)} ({errno.errorcode.get(error, error)})"
+            self._obstacle = f"the peer could not be proved: {os.strerror(error)} ({errno.errorcode.get(error, error)})"
 
     def _give_up(self, obstacle: str) -> None:
         self._obstacle, self._is_final = obstacle, True

@@ -13,7 +13,7 @@ cdef bint take(request_t *request, chunk_t *chunk) noexcept nogil:
     else:
         return False
     # Shared out so that all threads end at about the same time.
-    goal = min(<uint64_t> LARGEST_CHUNK, max(<uint64_t> LEAST_CHUNK, request.left / 4))
+    goal = min(<uint64_t> LARGEST_CHUNK, max(<uint64_t> LEAST_CHUNK, request.left / 2))
     chunk.lane = lane
     chunk.pid = request.link.pid
     chunk.row = request.row

@@ -60,6 +60,9 @@ cdef bint run_slice(engine_t *engine, int64_t until) noexcept nogil:
         if not engine.is_listening:
             timeout = min(timeout, max(engine.listen_ns - now, 1))
         look_around(engine, timeout)
+        if engine.is_rung:  # there is, or was, something to copy: more may follow
+            engine.is_rung = 0
+            worked = now_ns()
     if news:
         engine.is_woken = 0
     pthread_mutex_unlock(&engine.gate)
@@ -102,6 +105,7 @@ cdef void post_inline(request_t *request) noexcept nogil:
     cdef engine_t *engine = request.engine
     cdef uint64_t start = request.left
     if engine.is_sleeping and request.weight >= SHARED_WEIGHT:
+        engine.is_rung = 1
         pthread_mutex_unlock(&engine.gate)
         wake_ring(engine.wake_fd)
         pthread_mutex_lock(&engine.gate)

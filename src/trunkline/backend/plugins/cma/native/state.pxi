@@ -11,7 +11,7 @@ cdef enum:
     LANES = 4  # threads that copy for one request at the same time
     MOST_VECTORS = 1024  # the kernel's UIO_MAXIOV
     ROW_WEIGHT = 4096  # what a row costs beside its bytes: finding its page takes as long as copying some KiB
-    LEAST_CHUNK = 128 << 10  # weight of what is copied by one call
+    LEAST_CHUNK = 256 << 10  # weight of what is copied by one call: a look for a hang-up and a call take some 2 us
     LARGEST_CHUNK = 1 << 20
     INLINE_WEIGHT = 1 << 20  # what `post` copies itself at most
     SHARED_WEIGHT = 384 << 10  # from here on it pays to wake a second thread
@@ -103,6 +103,7 @@ cdef struct engine_t:
     int64_t listen_ns  # when it comes back there
     bint is_sleeping
     int is_woken
+    int is_rung  # by a `post` that wants help
     int is_closed
     int copying
     int64_t polled_ns
