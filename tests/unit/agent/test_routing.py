@@ -96,7 +96,7 @@ def test_backends_says_what_is_there_and_what_is_not(agent: Agent) -> None:
     reports = {report.name: report for report in agent.backends()}
     assert list(reports)[:2] == ["LOOPBACK", "OTHER"]
     assert reports["LOOPBACK"].is_open
-    assert str(reports["LOOPBACK"]) == "LOOPBACK: open: DRAM here, DRAM within the agent"
+    assert str(reports["LOOPBACK"]) == "LOOPBACK: open: DRAM+FILE here, DRAM+FILE within the agent"
     assert not reports["UCX"].is_open
     assert reports["UCX"].reason is None
     assert str(reports["UCX"]) == "UCX: not open"

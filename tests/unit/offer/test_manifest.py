@@ -11,6 +11,8 @@ from trunkline.errors import MetadataDecodeError
 from trunkline.offer.manifest import (
     DIGEST_SIZE,
     MAX_BYTES,
+    MAX_FILES,
+    MAX_PATH_BYTES,
     MIN_CHUNK_SIZE,
     FileEntry,
     Manifest,
@@ -121,6 +123,27 @@ def test_paths_that_are_too_long_are_refused() -> None:
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(MetadataDecodeError, match=reason):
         decode(one_file(**changes))
+
+
+@pytest.mark.parametrize("inner", ["a/b", "a/b/c/d"])
+def test_what_lies_within_is_found_whatever_lies_between(inner: str) -> None:
+    """A hyphen and a dot come before the slash."""
+    for directories in (["a", "a-", "a.b", inner], [inner, "a.b", "a"], ["b", "a", "c", "a-/b", inner]):
+        with pytest.raises(MetadataDecodeError, match="within a file"):
+            decode(one_file(files=[], total=0, directories=directories))
+    assert decode(one_file(files=[], total=0, directories=["a-", inner, "a.b", "a-b/a", inner + "-"])).total == 0
+
+
+def test_the_deepest_paths_that_can_be_are_checked_in_seconds() -> None:
+    """Looking up each of their 20 million parents would take a quarter of an hour."""
+    tail = "/a" * ((MAX_PATH_BYTES - 5) // 2)
+    manifest = Manifest(
+        is_directory=True,
+        files=tuple(FileEntry(f"{number:05}{tail}", 0, b"") for number in range(MAX_FILES)),
+        chunk_size=MIN_CHUNK_SIZE,
+        total=0,
+    )
+    assert len(decode_manifest(encode_manifest(manifest)).files) == MAX_FILES
 
 
 def test_a_single_file_has_a_plain_name() -> None:

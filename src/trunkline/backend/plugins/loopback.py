@@ -1,11 +1,13 @@
-"""The model backend: moves bytes within one agent, by copying memory while ``post`` runs."""
+"""The model backend: moves bytes within one agent, between memory and files, while ``post`` runs."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,11 +23,26 @@ if TYPE_CHECKING:
     from trunkline.backend.contract import BackendPeer, Slots
 
 
-class LoopbackBackend:
-    """Copies between registered DRAM segments of one agent; a request is DONE when ``post`` returns.
+class Segment(NamedTuple):
+    """A registered range: of memory, or where there is a descriptor of that file."""
 
-    Remote slots are local ones. It is the contract in its plainest form, so it checks what it can: a posting
-    whose rows leave their segments fails instead of copying.
+    start: int
+    size: int
+    file: int | None
+
+    def covers(self, address: int, length: int) -> bool:
+        """Return whether a range lies within it."""
+        return self.start <= address and address + length <= self.start + self.size
+
+
+_NOTHING = Segment(0, 0, None)
+
+
+class LoopbackBackend:
+    """Copies between registered DRAM and FILE segments of one agent; a request is DONE when ``post`` returns.
+
+    Remote slots are local ones, and any kind may be on either side. It is the contract in its plainest form, so it
+    checks what it can: a posting whose rows leave their segments fails instead of copying.
 
     Args:
         agent_name: For messages.
@@ -33,47 +50,46 @@ class LoopbackBackend:
 
     name = "LOOPBACK"
     capabilities = Capabilities(
-        frozenset({MemoryKind.DRAM}), own_kinds=frozenset({MemoryKind.DRAM}), cost=Cost(2e-6, 1e-6, 8e9)
+        frozenset({MemoryKind.DRAM, MemoryKind.FILE}),
+        own_kinds=frozenset({MemoryKind.DRAM, MemoryKind.FILE}),
+        cost=Cost(start=2e-6, row=2e-6, rate=2e9),
     )
 
     def __init__(self, agent_name: str) -> None:
         self._agent_name = agent_name
         self._lock = threading.Lock()  # guards the slots
-        self._segments: dict[int, tuple[int, int]] = {}
+        self._segments: dict[int, Segment] = {}
         self._next_slot = 0
         self._is_closed = False
 
-    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:  # noqa: ARG002  memory has none
+    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:  # noqa: ARG002
         """Register N×3 segments (address, length, device); all or none. Raises MemoryRegistrationError."""
         self.check_open()
-        if kind is not MemoryKind.DRAM:
+        if kind not in self.capabilities.local_kinds:
+            known = ", ".join(sorted(kind.name for kind in self.capabilities.local_kinds))
             raise MemoryRegistrationError(
-                f"agent {self._agent_name!r}: the loopback backend can't register {kind.name} memory (only DRAM)",
+                f"agent {self._agent_name!r}: the {self.name} backend can't register {kind.name} memory (only {known})",
                 agent=self._agent_name,
                 kind=kind.name,
             )
         address, length = segments[:, 0], segments[:, 1]
-        bad = np.flatnonzero((address == 0) | (length == 0) | (address + length < address))
+        is_memory = kind is MemoryKind.DRAM
+        bad = np.flatnonzero(((address == 0) & is_memory) | (length == 0) | (address + length < address))
         if len(bad):
-            row = int(bad[0])
-            raise MemoryRegistrationError(
-                f"agent {self._agent_name!r}: segment {row} of {len(segments)} ({int(length[row])} bytes at "
-                f"{int(address[row]):#x}) is not memory; none was registered",
-                agent=self._agent_name,
-                row=row,
-            )
+            raise self._refused(int(bad[0]), segments, "is not memory" if is_memory else "is no range of a file")
+        files: list[int | None] = [None] * len(segments) if is_memory else self._duplicated(segments)
         with self._lock:
             slots = np.arange(self._next_slot, self._next_slot + len(segments), dtype=np.int32)
             self._next_slot += len(segments)
-            self._segments.update(zip(slots.tolist(), zip(address.tolist(), length.tolist(), strict=True), strict=True))
+            made = map(Segment, address.tolist(), length.tolist(), files)
+            self._segments.update(zip(slots.tolist(), made, strict=True))
         return slots
 
     def deregister(self, slots: Slots) -> None:
         """Forget registered segments."""
         self.check_open()
         with self._lock:
-            for slot in slots.tolist():
-                self._segments.pop(slot, None)
+            _close([self._segments.pop(slot, _NOTHING).file for slot in slots.tolist()])
 
     def prepare(self, posting: Posting, peer: BackendPeer | None) -> LoopbackRequest:
         """Bind a posting; ``peer`` must be None."""
@@ -86,6 +102,7 @@ class LoopbackBackend:
         """Forget all segments. Idempotent."""
         with self._lock:
             self._is_closed = True
+            _close([segment.file for segment in self._segments.values()])
             self._segments.clear()
 
     @property
@@ -94,16 +111,34 @@ class LoopbackBackend:
         with self._lock:
             return len(self._segments)
 
-    def covers(self, slot: int, address: int, length: int) -> bool:
-        """Return whether a range lies within a registered segment."""
+    def segment(self, slot: int) -> Segment:
+        """Return what is registered under a slot; an empty range if nothing is."""
         with self._lock:
-            start, size = self._segments.get(slot, (0, 0))
-        return start <= address and address + length <= start + size
+            return self._segments.get(slot, _NOTHING)
 
     def check_open(self) -> None:
         """Raise ClosedError if the backend was closed."""
         if self._is_closed:
             raise ClosedError(f"the loopback backend of agent {self._agent_name!r} is closed", agent=self._agent_name)
+
+    def _duplicated(self, segments: NDArray[np.uint64]) -> list[int | None]:
+        files: list[int | None] = []
+        for row, number in enumerate(segments[:, 2].tolist()):
+            try:
+                files.append(os.dup(number))
+            except (OSError, OverflowError) as error:
+                _close(files)
+                raise self._refused(row, segments, f"has no open file: {error}") from error
+        return files
+
+    def _refused(self, row: int, segments: NDArray[np.uint64], why: str) -> MemoryRegistrationError:
+        address, length, device = segments[row].tolist()
+        return MemoryRegistrationError(
+            f"agent {self._agent_name!r}: segment {row} of {len(segments)} ({length} bytes at {address:#x}, device "
+            f"{device}) {why}; none was registered",
+            agent=self._agent_name,
+            row=row,
+        )
 
 
 class LoopbackRequest:
@@ -161,16 +196,19 @@ class LoopbackRequest:
             strict=True,
         )
         for local_slot, local, remote_slot, remote, length in list(copies)[self.completed : self.completed + rows]:
-            if not self._backend.covers(local_slot, local, length):
-                self.end(Status.FAILED, f"{length} bytes at {local:#x} are not in registered segment {local_slot}")
+            near, far = self._backend.segment(local_slot), self._backend.segment(remote_slot)
+            for segment, address, slot in ((near, local, local_slot), (far, remote, remote_slot)):
+                if not segment.covers(address, length):
+                    self.end(Status.FAILED, f"{length} bytes at {address:#x} are not in registered segment {slot}")
+                    return
+            source, sink = (near.file, local), (far.file, remote)
+            if posting.operation is Operation.READ:
+                source, sink = sink, source
+            try:
+                _copy(source, sink, length)
+            except OSError as error:
+                self.end(Status.FAILED, f"{posting.operation.name} of {length} bytes, row {self.completed}: {error}")
                 return
-            if not self._backend.covers(remote_slot, remote, length):
-                self.end(Status.FAILED, f"{length} bytes at {remote:#x} are not in registered segment {remote_slot}")
-                return
-            if posting.operation is Operation.WRITE:
-                ctypes.memmove(remote, local, length)
-            else:
-                ctypes.memmove(local, remote, length)
             self.completed += 1
         self.post_ns = self.post_ns or time.perf_counter_ns() - self._started_ns
         if self.completed == self.rows:
@@ -182,3 +220,34 @@ class LoopbackRequest:
         self.total_ns = time.perf_counter_ns() - self._started_ns
         self.post_ns = self.post_ns or self.total_ns
         self.status = status
+
+
+def _copy(source: tuple[int | None, int], sink: tuple[int | None, int], length: int) -> None:
+    """Copy bytes between two places: an offset in a file, or without one an address."""
+    (here, start), (there, at) = source, sink
+    if here is None and there is None:
+        ctypes.memmove(at, start, length)
+        return
+    data = ctypes.string_at(start, length) if here is None else _read(here, start, length)
+    if there is None:
+        ctypes.memmove(at, data, length)
+        return
+    done = 0
+    while done < length:
+        done += os.pwrite(there, memoryview(data)[done:], at + done)
+
+
+def _read(file: int, offset: int, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        piece = os.pread(file, length - len(data), offset + len(data))
+        if not piece:
+            raise OSError(errno.EIO, f"the file ends after {len(data)} of {length} bytes at {offset}")
+        data += piece
+    return bytes(data)
+
+
+def _close(files: Sequence[int | None]) -> None:
+    for file in files:
+        if file is not None:
+            os.close(file)
