@@ -1,6 +1,6 @@
 """Build the native modules; everything else is in pyproject.toml.
 
-They are Linux only. They are optional, so that the control plane installs where UCX's headers
+They are Linux only. They are optional, so that the control plane installs where a compiler or UCX's headers
 are missing; the test suite asserts on Linux that they were really built.
 """
 
@@ -31,7 +31,7 @@ def native_extensions() -> list[Extension]:
         return []
     from Cython.Build import cythonize
 
-    extensions = [extension("posix")]
+    extensions = [extension("cma"), extension("posix")]
     spec = importlib.util.find_spec("libucx")
     if spec is None or not spec.submodule_search_locations:
         print("libucx is not installed: building without the native module for UCX", file=sys.stderr)
