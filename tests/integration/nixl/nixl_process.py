@@ -156,7 +156,10 @@ def _text(name: str | bytes) -> str:
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
-    """Return whether it became true in time. NIXL offers no way to wait, so ask: at once while it may be quick, then less often."""
+    """Return whether it became true in time.
+
+    NIXL offers no way to wait, so ask: at once while it may be quick, then less often.
+    """
     began = time.monotonic()
     while not condition():
         elapsed = time.monotonic() - began

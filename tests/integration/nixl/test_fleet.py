@@ -76,7 +76,9 @@ def rows_at(base: int, length: int) -> NDArray[np.uint64]:
     return np.stack([start, np.full(BLOCKS, 4096, np.uint64), np.zeros(BLOCKS, np.uint64)], 1)
 
 
-@pytest.mark.parametrize("length", [8, 4096, 65536, 1 << 20, 64 << 20, 0], ids=lambda length: str(length or "2000x4096"))
+@pytest.mark.parametrize(
+    "length", [8, 4096, 65536, 1 << 20, 64 << 20, 0], ids=lambda length: str(length or "2000x4096")
+)
 @pytest.mark.parametrize("operation", ["READ", "WRITE"])
 @pytest.mark.parametrize(("initiator", "target"), PAIRS)
 def test_bytes_move_and_a_notification_follows(
