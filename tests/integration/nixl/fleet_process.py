@@ -79,11 +79,11 @@ class AgentMember:
     def extend(self) -> int:
         return self._register(np.full(self._size, 7, np.uint8))
 
-    def fill(self, seed: int) -> None:
-        self._memory[:] = noise(seed, self._size)
+    def fill(self, seed: int, size: int | None = None) -> None:
+        self._memory[:size] = noise(seed, size or self._size)
 
-    def digest(self) -> str:
-        return hashlib.sha256(self._memory.data).hexdigest()
+    def digest(self, size: int | None = None) -> str:
+        return hashlib.sha256(self._memory[:size].data).hexdigest()
 
     def publish(self) -> None:
         self._agent.publish()

@@ -55,12 +55,13 @@ class NixlProcess:
     def address(self) -> int:
         return int(self._memory.ctypes.data)
 
-    def fill(self, seed: int) -> None:
-        self._memory[:] = noise(seed, self._size)
+    def fill(self, seed: int, size: int | None = None) -> None:
+        """Fill its memory, or as many of the first bytes."""
+        self._memory[:size] = noise(seed, size or self._size)
 
-    def digest(self) -> str:
-        """Return what identifies all of its memory."""
-        return hashlib.sha256(self._memory.data).hexdigest()
+    def digest(self, size: int | None = None) -> str:
+        """Return what identifies all of its memory, or as many of the first bytes."""
+        return hashlib.sha256(self._memory[:size].data).hexdigest()
 
     def metadata(self) -> str:
         return bytes(self._agent.get_agent_metadata()).hex()
