@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trunkline.backend.contract import ConnectionInfo, Operation, Status
+from trunkline.backend.contract import ConnectionInfo, Operation, Posting, Status
 from trunkline.backend.plugins.cma import CmaBackend
 from trunkline.errors import BackendError, ClosedError, ForkedError, MetadataDecodeError
 from trunkline.memory.kind import MemoryKind
@@ -84,6 +84,50 @@ def test_other_kinds_and_its_own_agent_are_refused(backend: CmaBackend, other: C
     peer.connect(PATIENCE)
     with pytest.raises(BackendError, match="carries no notifications"):
         backend.prepare(posting, peer).post(b"note")
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_what_many_threads_copy_side_by_side_is_exact(
+    backend: CmaBackend, other: CmaBackend, operation: Operation
+) -> None:
+    """The posting thread, `run` and three that wait; large rows, small ones, and some of no bytes, in random order."""
+    random = np.random.default_rng(5)
+    length = random.permutation(np.r_[np.full(9000, 64), np.full(900, 4097), np.zeros(50), np.full(9, 3_000_001)])
+    length = length.astype(np.uint64)
+    order = random.permutation(len(length))
+    near = np.cumsum(length) - length
+    far = np.empty_like(near)
+    far[order] = np.cumsum(length[order]) - length[order]
+    mine, its = (random.integers(0, 256, int(length.sum()), np.uint8) for _ in range(2))
+    expected_mine, expected_its = mine.copy(), its.copy()
+    for here, there, size in zip(near.tolist(), far.tolist(), length.tolist(), strict=True):
+        if operation is Operation.READ:
+            expected_mine[here : here + size] = its[there : there + size]
+        else:
+            expected_its[there : there + size] = mine[here : here + size]
+    peer = backend.load_peer("other", other.connection_info())
+    peer.connect(PATIENCE)
+    slots = np.zeros(len(length), np.int32)
+    request = backend.prepare(
+        Posting(operation, near + np.uint64(mine.ctypes.data), far + np.uint64(its.ctypes.data), length, slots, slots),
+        peer,
+    )
+    runner = threading.Thread(target=backend.run, args=(time.monotonic() + PATIENCE,), name="run")
+    runner.start()
+    ends = [request.post()]
+    waiters = [
+        threading.Thread(target=lambda: ends.append(request.wait(time.monotonic() + PATIENCE))) for _ in range(3)
+    ]
+    for waiter in waiters:
+        waiter.start()
+    for waiter in waiters:
+        waiter.join(PATIENCE)
+    backend.wake()
+    runner.join(PATIENCE)
+    assert ends[1:] == [Status.DONE] * 3, request.reason
+    assert request.completed == len(length)
+    np.testing.assert_array_equal(mine, expected_mine)
+    np.testing.assert_array_equal(its, expected_its)
 
 
 def test_a_closed_backend_refuses_everything(other: CmaBackend) -> None:
