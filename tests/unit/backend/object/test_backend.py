@@ -217,6 +217,7 @@ def test_a_thousand_registrations_and_backends_leave_nothing(tmp_path: Path) -> 
     assert held() == before
 
 
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_child_process_is_told() -> None:
     with opened_on(MemoryStore()) as backend:
         request = request_of(backend, Operation.WRITE, np.zeros(100, np.uint8), "key")
