@@ -109,7 +109,14 @@ def test_what_many_threads_copy_side_by_side_is_exact(
     peer.connect(PATIENCE)
     slots = np.zeros(len(length), np.int32)
     request = backend.prepare(
-        Posting(operation, near + np.uint64(mine.ctypes.data), far + np.uint64(its.ctypes.data), length, slots, slots),
+        Posting(
+            operation,
+            (near + mine.ctypes.data).astype(np.uint64),
+            (far + its.ctypes.data).astype(np.uint64),
+            length.astype(np.uint64),
+            slots,
+            slots,
+        ),
         peer,
     )
     runner = threading.Thread(target=backend.run, args=(time.monotonic() + PATIENCE,), name="run")
