@@ -68,8 +68,10 @@ class Target:
                 pipe.close()
 
 
-@pytest.fixture(params=["default", "tcp"])
+@pytest.fixture(params=["default", "ucx", "tcp"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param != "default":
+        monkeypatch.setenv("TRUNKLINE_CMA", "off")
     if request.param == "tcp":
         monkeypatch.setenv("UCX_TLS", "tcp")
     return str(request.param)
@@ -78,6 +80,7 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def tcp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over TCP the target's own process has to take part, so it can hold a transfer up."""
+    monkeypatch.setenv("TRUNKLINE_CMA", "off")
     monkeypatch.setenv("UCX_TLS", "tcp")
 
 

@@ -72,7 +72,7 @@ def test_an_offerer_that_was_killed_leaves_no_half_file(
     commands: Commands, tmp_path: Path, source: Path, transport: str
 ) -> None:
     if transport == "tcp":
-        commands.environment["UCX_TLS"] = "tcp"
+        commands.environment |= {"UCX_TLS": "tcp", "TRUNKLINE_CMA": "off"}
     offering = commands.offer(source, "big", "--chunk-size", CHUNK_SIZE)
     taking = start_and_wait_for_part(commands, tmp_path)
     offering.kill()

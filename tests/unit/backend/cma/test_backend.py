@@ -92,11 +92,11 @@ def test_what_many_threads_copy_side_by_side_is_exact(
 ) -> None:
     """The posting thread, `run` and three that wait; large rows, small ones, and some of no bytes, in random order."""
     random = np.random.default_rng(5)
-    length = random.permutation(np.r_[np.full(9000, 64), np.full(900, 4097), np.zeros(50), np.full(9, 3_000_001)])
-    length = length.astype(np.uint64)
+    length = np.repeat(np.array([64, 4097, 0, 3_000_001], np.uint64), [9000, 900, 50, 9])
+    random.shuffle(length)
     order = random.permutation(len(length))
-    near = np.cumsum(length) - length
-    far = np.empty_like(near)
+    near, far = np.empty_like(length), np.empty_like(length)
+    near[:] = np.cumsum(length) - length
     far[order] = np.cumsum(length[order]) - length[order]
     mine, its = (random.integers(0, 256, int(length.sum()), np.uint8) for _ in range(2))
     expected_mine, expected_its = mine.copy(), its.copy()
