@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard src/trunkline/backend/plugins/ucx/*.p[yx][xd] src/trunkline/backend/plugins/ucx/native/*.pxi)
+NATIVE := $(wildcard src/trunkline/backend/plugins/*/*.p[yx][xd] src/trunkline/backend/plugins/*/native/*.pxi)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export UCX_NET_DEVICES ?= lo
 
@@ -37,7 +37,7 @@ docs: $(VENV)/.checks
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build site src/*.egg-info src/trunkline/backend/plugins/ucx/_native*.so src/trunkline/backend/plugins/ucx/_native.c
+	rm -rf $(VENV) build site src/*.egg-info src/trunkline/backend/plugins/*/_native*.so src/trunkline/backend/plugins/*/_native.c
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,7 +1,7 @@
-"""Build the one native module; everything else is in pyproject.toml.
+"""Build the native modules; everything else is in pyproject.toml.
 
-The module is Linux only. It is optional, so that the control plane installs where UCX's headers
-are missing; the test suite asserts on Linux that it was really built.
+They are Linux only. They are optional, so that the control plane installs where a compiler or UCX's headers
+are missing; the test suite asserts on Linux that they were really built.
 """
 
 import importlib.util
@@ -10,30 +10,42 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-FOLDER = "src/trunkline/backend/plugins/ucx"
+PLUGINS = "src/trunkline/backend/plugins"
+ARGUMENTS = ["-O3", "-g0", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"]
+
+
+def extension(plugin: str, **options: list[str]) -> Extension:
+    folder = Path(PLUGINS, plugin)
+    return Extension(
+        f"trunkline.backend.plugins.{plugin}._native",
+        [f"{folder}/_native.pyx"],
+        depends=sorted(str(path) for path in [*folder.glob("*.pxd"), *folder.glob("native/*.pxi")]),
+        extra_compile_args=ARGUMENTS,
+        optional=True,
+        **options,
+    )
 
 
 def native_extensions() -> list[Extension]:
     if not sys.platform.startswith("linux"):
         return []
-    spec = importlib.util.find_spec("libucx")
-    if spec is None or not spec.submodule_search_locations:
-        print("libucx is not installed: building without the native module", file=sys.stderr)
-        return []
     from Cython.Build import cythonize
 
-    root = Path(next(iter(spec.submodule_search_locations)))
-    extension = Extension(
-        "trunkline.backend.plugins.ucx._native",
-        [f"{FOLDER}/_native.pyx"],
-        depends=[f"{FOLDER}/ucp.pxd", *sorted(str(path) for path in Path(FOLDER, "native").glob("*.pxi"))],
-        include_dirs=[str(root / "include")],
-        library_dirs=[str(root / "lib")],
-        libraries=["ucp", "ucs"],
-        extra_compile_args=["-O3", "-g0", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"],
-        optional=True,
-    )
-    return cythonize([extension], language_level=3)
+    extensions = [extension("cma"), extension("posix")]
+    spec = importlib.util.find_spec("libucx")
+    if spec is None or not spec.submodule_search_locations:
+        print("libucx is not installed: building without the native module for UCX", file=sys.stderr)
+    else:
+        root = Path(next(iter(spec.submodule_search_locations)))
+        extensions.append(
+            extension(
+                "ucx",
+                include_dirs=[str(root / "include")],
+                library_dirs=[str(root / "lib")],
+                libraries=["ucp", "ucs"],
+            )
+        )
+    return cythonize(extensions, language_level=3)
 
 
 setup(ext_modules=native_extensions())

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import api, crowd, large, metadata, phone_book, start, transfer
+from benchmarks import api, cma, crowd, files, large, metadata, phone_book, start, transfer
 from benchmarks.figure import heading
 from benchmarks.nixl import why_unavailable
 from benchmarks.place import MEMORY, default_place
@@ -19,6 +19,8 @@ TOPICS = {
     "phone-book": phone_book.measure,
     "crowd": crowd.measure,
     "transfer": transfer.measure,
+    "files": files.measure,
+    "cma": cma.measure,
     "metadata": metadata.measure,
     "large": large.measure,
     "start": start.measure,

@@ -42,6 +42,7 @@ class Ours:
 
     def load(self, data: bytes, address: int) -> None:
         self._peer, self._remote = self._agent.load_peer(data), address
+        self._peer.connect()  # what is made before the peer has answered goes through UCX
 
     def move(self, operation: str, size: int, repetitions: int) -> list[float]:
         handle = self._start(operation, 1, size, size).wait()

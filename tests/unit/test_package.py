@@ -94,9 +94,10 @@ def test_two_threads_may_decode_the_first_record_at_once(decoder: str) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native module is for Linux only")
-def test_the_native_module_was_built() -> None:
-    """It is optional for setuptools, which would leave it out without an error."""
-    found = list((ROOT / "src/trunkline/backend/plugins/ucx").glob("_native*.so"))
+@pytest.mark.parametrize("plugin", ["cma", "ucx"])
+def test_the_native_modules_were_built(plugin: str) -> None:
+    """They are optional for setuptools, which would leave them out without an error."""
+    found = list((ROOT / "src/trunkline/backend/plugins" / plugin).glob("_native*.so"))
     assert found, "no compiled module: pip install shows why with --verbose"
 
 

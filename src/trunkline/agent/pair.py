@@ -149,7 +149,7 @@ class PreparedPair:
             route=route,
             local_table=self._engine.home.section.lookup(route.near, near.kind),
             remote_table=section.lookup(route.far, far.kind),
-            peer=self._target.name,
+            peer=None if section is self._engine.home.section else self._target.name,
             former=self._target.former(route.far, far.kind),
         )
 

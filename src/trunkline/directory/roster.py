@@ -125,6 +125,8 @@ class Roster:
         self._revisions[source] = event.revision
         for name in touched:
             events.extend(self._compare(name, now))
+        if isinstance(event, Snapshot) and not any(isinstance(each, PeerLeft) for each in events):
+            events.extend(self._missing(source, event.revision))
         return events
 
     def forget(self, source: str, others: Iterable[str], now: float) -> list[DirectoryEvent]:
@@ -252,6 +254,19 @@ class Roster:
             if self._tombstones.get(entry.key, 0) <= snapshot.revision:
                 self._tombstones.pop(entry.key, None)
             self._put(entry, touched)
+
+    def _missing(self, source: str, revision: int) -> list[DirectoryEvent]:
+        """Return that an agent of NIXL's is not there, if that is what watches of its keys alone have said.
+
+        Whoever follows one has found it: it was withdrawn before the watch began, and no change will tell.
+        """
+        key = self._parse(source)
+        if key is None or key.agent in self._shown:
+            return []
+        if not self.has_heard(f"{place}/{key.agent}/" for place in self._places):
+            return []
+        listing = AgentListing(key.agent, "0", revision=revision, namespace=key.place, is_nixl=True)
+        return [PeerLeft(listing, LeaveReason.WITHDRAWN)]
 
     def _put(self, entry: Entry, touched: dict[str, None]) -> None:
         parsed = self._parse(entry.key)

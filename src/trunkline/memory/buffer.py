@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trunkline.errors import UnsupportedBufferError
-from trunkline.memory import dlpack
+from trunkline.memory import cuda, dlpack
 from trunkline.memory.dtype import DTYPES, NAME_OF_ALIAS
 from trunkline.memory.file import File, StoredObject
 from trunkline.memory.kind import MemoryKind
@@ -58,10 +58,10 @@ def buffer_of(source: Any, *, kind: MemoryKind | None = None) -> Buffer:
 
     Args:
         source: A C-contiguous numpy array, torch tensor or other array with ``__dlpack__`` or
-            ``__cuda_array_interface__`` (which names no device: the first GPU is assumed unless the object has
-            ``__dlpack_device__``); a bytes-like object (bytes, bytearray, memoryview, mmap, array.array, ctypes);
-            a tuple (address, length, device), as in NIXL also with a text behind it, which is ignored;
-            a File, a StoredObject; or a Buffer, as :func:`trunkline.memory.typed.typed` makes.
+            ``__cuda_array_interface__`` (which names no device: ``__dlpack_device__`` does, else CUDA's driver;
+            where neither knows, it is the first GPU); a bytes-like object (bytes, bytearray, memoryview, mmap,
+            array.array, ctypes); a tuple (address, length, device), as in NIXL also with a text behind it, which is
+            ignored; a File, a StoredObject; or a Buffer, as :func:`trunkline.memory.typed.typed` makes.
         kind: Kind of memory: needed for a tuple that is not DRAM; otherwise the object's own kind is checked.
 
     Raises:
@@ -184,7 +184,7 @@ def _of_cuda_array(source: Any) -> Buffer:
         source,
         kind=MemoryKind.VRAM,
         address=address,
-        device=source.__dlpack_device__()[1] if hasattr(source, "__dlpack_device__") else 0,
+        device=source.__dlpack_device__()[1] if hasattr(source, "__dlpack_device__") else cuda.device_of(address) or 0,
         dtype=NAME_OF_ALIAS.get(element.name) if element.isnative else None,
         item_size=element.itemsize,
         shape=shape,

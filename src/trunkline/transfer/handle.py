@@ -305,12 +305,13 @@ class TransferHandle:
             if status is _IN_PROGRESS:
                 return
             event = self._event_of(status)
-            self._state = TRANSITIONS[self._state, event]
+            following = TRANSITIONS[self._state, event]
             self._total_ns = self._request.total_ns
             if event is not _COMPLETE:
-                self._error = self._explain(event)
+                self._error = self._explain(event, following)
             elif self._plan.total_bytes >= TELLING_SIZE and self._total_ns:
                 self._target.rates[self._plan.backend] = 1e9 * self._plan.total_bytes / self._total_ns
+            self._state = following  # last: ``wait`` and ``error`` are read without the lock
             callbacks, self._callbacks = self._callbacks, []
             self._engine.ended(self)  # under the lock: once it is free, another thread may post the next round
             notice = self._notification if self._error is not None else None
@@ -326,11 +327,11 @@ class TransferHandle:
             return Event.STOP
         return Event.FAIL
 
-    def _explain(self, event: Event) -> TransferError:
+    def _explain(self, event: Event, following: State) -> TransferError:
         failed = self._plan.blocks_after(self._request.completed)
         reason = self._request.reason
         facts: dict[str, Any] = {"failed": failed, "reason": reason, "agent": self._target.name}
-        what = f"{self!r}: {len(failed)} of {self._plan.block_count} blocks may not have arrived"
+        what = f"{self._describe(following)}: {len(failed)} of {self._plan.block_count} blocks may not have arrived"
         if event is Event.STOP:
             return TransferCancelledError(f"{what}; it was cancelled", **facts)
         if self._ending is Event.EXPIRE:
@@ -357,11 +358,14 @@ class TransferHandle:
         return self._plan.backend
 
     def __repr__(self) -> str:
+        return self._describe(self._state)
+
+    def _describe(self, state: State) -> str:
         size = self._plan.total_bytes
         direction = "from" if self.operation is Operation.READ else "to"
         return (
             f"<{self.operation.name} {size:,} bytes in {self._plan.block_count:,} blocks {direction} "
-            f"{self._target.name!r}: {self._state.name}>"
+            f"{self._target.name!r}: {state.name}>"
         )
 
 

@@ -117,7 +117,7 @@ def plan_transfer(
     route: Route,
     local_table: SegmentTable,
     remote_table: SegmentTable,
-    peer: str,
+    peer: str | None,
     former: Rows | None = None,
     owner: Any = None,
 ) -> TransferPlan:
@@ -130,7 +130,7 @@ def plan_transfer(
         route: The backend that will post it.
         local_table: This agent's segments, by its account.
         remote_table: The peer's segments, by its account.
-        peer: The peer's name, for messages.
+        peer: The peer's name, for messages; None where the far side is the agent itself.
         former: Ranges that the peer offered once and took back, shape (N, 3).
         owner: Kept alive until the transfer is quiet.
 
@@ -146,11 +146,16 @@ def plan_transfer(
     local_slot = local_table.covering(near)
     _check_covered(local_slot, near, NotRegisteredError, "local", "register it first (a block must lie in one segment)")
     remote_slot = remote_table.covering(far)
-    if former is not None:
+    if former is not None and peer is not None:
         _check_not_gone(remote_slot, far, former, peer)
-    _check_covered(
-        remote_slot, far, SegmentNotFoundError, f"peer {peer!r}'s", "nothing that was loaded from it holds it"
-    )
+    if peer is None:
+        _check_covered(
+            remote_slot, far, NotRegisteredError, "far", "register it first (a block must lie in one segment)"
+        )
+    else:
+        _check_covered(
+            remote_slot, far, SegmentNotFoundError, f"peer {peer!r}'s", "nothing that was loaded from it holds it"
+        )
     _check_overlap(near if operation is Operation.READ else far, "local" if operation is Operation.READ else "remote")
     (near, far), first_block = coalesce([near, far], [local_slot, remote_slot])
     posting = Posting(

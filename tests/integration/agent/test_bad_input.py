@@ -335,7 +335,7 @@ def test_hostile_metadata(sides: Sides, what: str) -> None:
 
 
 def test_no_backend_in_common(sides: Sides) -> None:
-    with pytest.raises(NoBackendError, match=r"\['UCX'\] here, \['GDS'\] there"):
+    with pytest.raises(NoBackendError, match=r"\['UCX', 'CMA'\] here, \['GDS'\] there"):
         sides.pair.decode.load_peer(encode(AgentMetadata("storage", {"GDS": b"x"})))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from trunkline import Agent
 from trunkline.directory.event import LeaveReason, PeerJoined, PeerLeft, PeerUpdated
 from trunkline.errors import StoreUnavailableError
+from trunkline.store import open_store
+from trunkline.store.contract import Delete, Put, Transaction
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    import pytest
     from tests.integration.agent.conftest import Pair
 
 
@@ -65,3 +67,26 @@ def test_what_waited_while_a_peer_was_found_dead_is_not_told_any_more(pair: Pair
         follower._peer_died(peer)
         follower.announcer.tell(PeerUpdated(listing))
         assert "prefill-0" not in pair.decode.peers()
+
+
+@pytest.mark.parametrize("place", ["/nixl/agents", "/nixl/agents/"])
+def test_one_of_nixl_that_is_withdrawn_before_it_is_followed_is_gone(
+    pair: Pair, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Agent("nixl", store="", devices="lo") as nixl:
+        blob = nixl.local_metadata()
+    membership = pair.decode._membership
+    assert membership is not None
+    key, follow = f"{place}/nixl/metadata", membership.follow_nixl
+    with open_store(pair.store) as store:
+
+        def withdraw_and_follow(name: str) -> None:
+            store.transact(Transaction((), (Delete(key),)), timeout=5)
+            follow(name)
+
+        monkeypatch.setattr(membership, "follow_nixl", withdraw_and_follow)
+        store.transact(Transaction((), (Put(key, blob),)), timeout=5)
+        assert pair.decode.fetch("nixl").wait_gone(20) == "it withdrew what it had published"
+        monkeypatch.undo()
+        store.transact(Transaction((), (Put(key, blob),)), timeout=5)
+        eventually(lambda: pair.decode.peer("nixl").gone is None, 20)

@@ -6,6 +6,7 @@ to, in the thread that also calls NIXL.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -79,4 +80,4 @@ class AdaptedProcess(NixlProcess):
         self._adapter.close()
 
 
-serve(AdaptedProcess)
+serve(lambda: AdaptedProcess(sys.argv[1], importlib.import_module("nixl_cu12._api")))

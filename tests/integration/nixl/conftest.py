@@ -19,24 +19,30 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).with_name("nixl_process.py")
 ADAPTED = SCRIPT.with_name("adapted_process.py")
+MEMBER = SCRIPT.with_name("fleet_process.py")
 
 
 class Nixl:
-    """A real agent; the methods are those of ``NixlProcess``, called by name.
+    """A real agent, or one that is driven like it; the methods are those of ``NixlProcess``, called by name.
 
     Args:
         environment: The process's own, beside ours without what would steer NIXL.
         name: Its name; one that no other has, if not given.
-        adapter: What an agent behind our phone book is to be told: store, namespace, role.
+        script: What runs.
+        arguments: What it is told beside the name.
     """
 
     def __init__(
-        self, environment: dict[str, str], name: str | None = None, adapter: tuple[str, str, str] | None = None
+        self,
+        environment: dict[str, str],
+        name: str | None = None,
+        script: Path = SCRIPT,
+        arguments: tuple[str, ...] = (),
     ) -> None:
         self.name = name or f"nixl-{uuid.uuid4().hex[:8]}"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("NIXL_")}
         self._process = subprocess.Popen(
-            [sys.executable, str(ADAPTED if adapter else SCRIPT), self.name, *(adapter or ())],
+            [sys.executable, str(script), self.name, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -57,7 +63,7 @@ class Nixl:
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, f"the NIXL agent's process ended with status {self._process.wait()}"
+        assert line, f"the process of agent {self.name!r} ended with status {self._process.wait()}"
         return json.loads(line)
 
     def kill(self) -> None:
@@ -80,13 +86,26 @@ class Nixl:
 
 @pytest.fixture(scope="module")
 def start_nixl() -> Iterator[Callable[..., Nixl]]:
-    """Start real agents, which end with their module: as long as they live, each keeps a processor busy."""
+    """Start real agents, which end with their module: as long as they live, each keeps a processor busy.
+
+    One behind our phone book is told ``adapter``: store, namespace, role. A member of a fleet is told its ``kind``.
+    """
     if importlib.util.find_spec("nixl_cu12") is None:
         pytest.skip("nixl-cu12 is not installed: pip install --no-deps nixl-cu12")
     with contextlib.ExitStack() as agents:
 
-        def start(name: str | None = None, adapter: tuple[str, str, str] | None = None, **environment: str) -> Nixl:
-            agent = Nixl(environment, name, adapter)
+        def start(
+            name: str | None = None,
+            adapter: tuple[str, str, str] | None = None,
+            kind: str | None = None,
+            **environment: str,
+        ) -> Nixl:
+            if kind is not None:
+                agent = Nixl(environment, name, MEMBER, (kind,))
+            elif adapter is not None:
+                agent = Nixl(environment, name, ADAPTED, adapter)
+            else:
+                agent = Nixl(environment, name)
             agents.callback(agent.close)
             return agent
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
 PATIENCE = 20.0
 PORT = "TEST_LISTEN_PORT"
 """The environment variable that says where the agent listens, if it does."""
+MEMORY = "TEST_MEMORY"
+"""The environment variable that says how many bytes of memory it registers."""
 SIZE = 9 << 20
-"""Bytes of memory that it registers."""
+"""How many those are if it says nothing."""
 
 
 @functools.cache
-def noise(seed: int) -> NDArray[np.uint8]:
+def noise(seed: int, size: int = SIZE) -> NDArray[np.uint8]:
     """Return bytes that fill it; tests make the same ones."""
-    return np.random.default_rng(seed).integers(0, 256, SIZE, np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
 
 
 class NixlProcess:
@@ -44,19 +47,21 @@ class NixlProcess:
     def __init__(self, name: str, wheel: Any) -> None:
         listening = {"enable_listen_thread": True, "listen_port": int(port)} if (port := os.environ.get(PORT)) else {}
         self._agent = wheel.nixl_agent(name, wheel.nixl_agent_config(backends=["UCX"], **listening))
-        self._memory = np.zeros(SIZE, np.uint8)
-        self._agent.register_memory([(self._memory.ctypes.data, SIZE, 0, "")], "DRAM")
+        self._size = int(os.environ.get(MEMORY, SIZE))
+        self._memory = np.zeros(self._size, np.uint8)
+        self._agent.register_memory([(self._memory.ctypes.data, self._size, 0, "")], "DRAM")
         self._arrived: list[tuple[str, str]] = []
 
     def address(self) -> int:
         return int(self._memory.ctypes.data)
 
-    def fill(self, seed: int) -> None:
-        self._memory[:] = noise(seed)
+    def fill(self, seed: int, size: int | None = None) -> None:
+        """Fill its memory, or as many of the first bytes."""
+        self._memory[:size] = noise(seed, size or self._size)
 
-    def digest(self) -> str:
-        """Return what identifies all of its memory."""
-        return hashlib.sha256(self._memory.data).hexdigest()
+    def digest(self, size: int | None = None) -> str:
+        """Return what identifies all of its memory, or as many of the first bytes."""
+        return hashlib.sha256(self._memory[:size].data).hexdigest()
 
     def metadata(self) -> str:
         return bytes(self._agent.get_agent_metadata()).hex()
@@ -83,7 +88,7 @@ class NixlProcess:
                 states.append(agent.check_xfer_state(handle))
             return bool(states[-1] != "PROC")
 
-        _wait(has_ended)
+        wait_for(has_ended)
         agent.release_xfer_handle(handle)
         return str(states[-1])
 
@@ -98,7 +103,7 @@ class NixlProcess:
                 self._arrived.extend((_text(sender), payload.hex()) for payload in payloads)
             return bool(self._arrived)
 
-        return self._arrived.pop(0) if _wait(has_arrived) else None
+        return self._arrived.pop(0) if wait_for(has_arrived) else None
 
     def publish(self) -> None:
         self._agent.send_local_metadata()
@@ -123,12 +128,12 @@ class NixlProcess:
 
     def knows(self, name: str) -> bool:
         """Return whether an agent was loaded in time."""
-        return _wait(lambda: bool(self._agent.check_remote_metadata(name)))
+        return wait_for(lambda: bool(self._agent.check_remote_metadata(name)))
 
     def extend(self) -> int:
         """Register as much memory again, filled with sevens."""
-        self._more = np.full(SIZE, 7, np.uint8)
-        self._agent.register_memory([(self._more.ctypes.data, SIZE, 0, "")], "DRAM")
+        self._more = np.full(self._size, 7, np.uint8)
+        self._agent.register_memory([(self._more.ctypes.data, self._size, 0, "")], "DRAM")
         return int(self._more.ctypes.data)
 
     def withdraw(self) -> None:
@@ -144,15 +149,18 @@ class NixlProcess:
 
     def forgets(self, name: str) -> bool:
         """Return whether it forgot an agent in time."""
-        return _wait(lambda: not self._agent.check_remote_metadata(name))
+        return wait_for(lambda: not self._agent.check_remote_metadata(name))
 
 
 def _text(name: str | bytes) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-def _wait(condition: Callable[[], bool]) -> bool:
-    """NIXL offers no way to wait, so ask: at once while it may be quick, then less often."""
+def wait_for(condition: Callable[[], bool]) -> bool:
+    """Return whether it became true in time.
+
+    NIXL offers no way to wait, so ask: at once while it may be quick, then less often.
+    """
     began = time.monotonic()
     while not condition():
         elapsed = time.monotonic() - began
@@ -162,7 +170,13 @@ def _wait(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def serve(kind: type[NixlProcess]) -> None:
+class Driven(Protocol):
+    """What is driven, by its methods' names."""
+
+    def close(self) -> None: ...
+
+
+def serve(make: Callable[[], Driven]) -> None:
     """Do as told until there is nobody left to tell."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # NIXL logs to standard output
@@ -171,11 +185,10 @@ def serve(kind: type[NixlProcess]) -> None:
         print(json.dumps(value), file=answers, flush=True)
 
     try:
-        import nixl_cu12._api as wheel
+        process = make()
     except ImportError as error:
         answer(["unavailable", str(error)])
         return
-    process = kind(sys.argv[1], wheel)
     answer("open")
     for line in sys.stdin:
         method, arguments = json.loads(line)
@@ -184,4 +197,4 @@ def serve(kind: type[NixlProcess]) -> None:
 
 
 if __name__ == "__main__":
-    serve(NixlProcess)
+    serve(lambda: NixlProcess(sys.argv[1], importlib.import_module("nixl_cu12._api")))

@@ -90,6 +90,13 @@ def test_its_metadata_is_written_again_byte_by_byte(pair: Pair) -> None:
     assert encode(decode(blob)) == blob
 
 
+def test_the_entry_for_cross_memory_attach_is_there_and_a_real_agent_passes_over_it(pair: Pair) -> None:
+    ours = decode(pair.agent.local_metadata())  # what the real agent loaded, and moves bytes with in the tests below
+    assert list(ours.connections) == ["UCX", "CMA"]
+    assert {section.backend for section in ours.sections} == {"UCX"}
+    assert [each.name for each in pair.agent.backends() if each.is_open] == ["UCX", "CMA"]
+
+
 def test_it_offers_what_it_registered(pair: Pair) -> None:
     assert pair.peer.incarnation is None
     assert pair.peer.keys() == []

@@ -237,6 +237,25 @@ def test_agents_of_nixl_have_labels_without_a_lease(bench: Bench) -> None:
     assert told(bench.delete(ALL + "n/metadata", revision=5, source=ALL)) == ["left n withdrawn"]
 
 
+@pytest.mark.parametrize("left", [(), (nixl("n/", 4),)], ids=["nothing", "marker"])
+def test_one_of_nixl_that_was_withdrawn_before_it_was_followed_has_left(bench: Bench, left: tuple[Entry, ...]) -> None:
+    assert bench.snapshot(nixl("m/metadata", 2), revision=5, source=ALL + "m/")
+    (event,) = bench.snapshot(*left, revision=5, source=ALL + "n/")
+    assert isinstance(event, PeerLeft)
+    assert (told([event]), event.agent.is_nixl, bench.names) == (["left n withdrawn"], True, ["m"])
+    assert told(bench.put(nixl("n/metadata", 6), source=ALL + "n/")) == ["joined n"]
+    assert told(bench.snapshot(revision=7, source=ALL + "n/")) == ["left n withdrawn"]
+
+
+def test_one_of_nixl_is_missing_only_if_it_is_in_neither_namespace() -> None:
+    bench = Bench("/nixl/agents")
+    near, far = "/nixl/agents/n/", "/nixl/agents//n/"
+    assert bench.snapshot(revision=2, source=near) == []
+    assert told(bench.snapshot(Entry(f"{far}metadata", b"", 2, 2), revision=2, source=far)) == ["joined n"]
+    assert bench.snapshot(revision=2, source=near) == []
+    assert told(bench.delete(f"{far}metadata", revision=3, source=far)) == ["left n withdrawn"]
+
+
 def test_what_is_left_of_our_own_agents_is_none_of_nixls(bench: Bench) -> None:
     leased = Entry(ALL + "a/metadata", b"", 2, 2, lease=7)
     assert bench.snapshot(leased, revision=2, source=ALL) == []

@@ -25,7 +25,7 @@ from trunkline.errors import (
 )
 from trunkline.metadata.key import NIXL_NAMESPACE
 from trunkline.nixl.follower import RELOAD_TIMEOUT
-from trunkline.store.contract import Put, Transaction
+from trunkline.store.contract import Delete, Put, Transaction
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -234,6 +234,24 @@ def test_what_can_not_be_read_is_removed_and_not_tried_again(
         assert agent.loaded == {}
         with pytest.raises(MetadataDecodeError):
             adapter.fetch("peer")
+
+
+def test_one_of_nixls_own_that_is_withdrawn_before_it_is_followed_is_removed(
+    bench: Bench, adapter: NixlAdapter, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, follow = f"{NIXL_NAMESPACE}/peer/metadata", adapter._membership.follow_nixl
+
+    def withdraw_and_follow(name: str) -> None:
+        bench.store.transact(Transaction((), (Delete(key),)), timeout=5)
+        follow(name)
+
+    monkeypatch.setattr(adapter._membership, "follow_nixl", withdraw_and_follow)
+    put = Put(key, FakeAgent("peer", connection=b"run 1").get_agent_metadata(), 0)
+    bench.store.transact(Transaction((), (put,)), timeout=5)
+    adapter.fetch("peer")
+    with adapter.watch() as watch:
+        eventually(lambda: watch.next(0) is None and not agent.loaded)
+    assert agent.asked == ["add peer", "remove peer"]
 
 
 def test_one_of_nixls_own_is_followed_by_its_keys(bench: Bench, adapter: NixlAdapter, agent: FakeAgent) -> None:

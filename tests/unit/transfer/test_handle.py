@@ -23,12 +23,11 @@ from trunkline.errors import (
     TransferStateError,
 )
 from trunkline.testing.waiting import eventually
+from trunkline.transfer.handle import TransferHandle
 from trunkline.transfer.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from trunkline.transfer.handle import TransferHandle
 
 
 def failure(handle: TransferHandle) -> TransferError:
@@ -69,6 +68,22 @@ def test_a_failure_names_the_reason_and_the_blocks(bench: Bench) -> None:
     assert error.context["agent"] == "prefill-0"
     assert handle.post().state is State.POSTED  # a retry
     assert handle.error is None
+
+
+def test_no_failure_is_seen_before_its_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread settles it, another that looks at the state must not take it for a success."""
+    states: list[State] = []
+    explain = TransferHandle._explain
+
+    def look(handle: TransferHandle, *facts: Any) -> TransferError:
+        states.append(handle.state)
+        return explain(handle, *facts)
+
+    monkeypatch.setattr(TransferHandle, "_explain", look)
+    handle = bench.read(0).post()
+    request_of(handle).fail("x")
+    assert "FAILED" in str(failure(handle))
+    assert states == [State.POSTED]
 
 
 def test_a_cancelled_transfer_is_cancelled_once_it_is_quiet(bench: Bench) -> None:
