@@ -1,7 +1,7 @@
 """``python -m benchmarks.objects [--quick]``: object stores by size and concurrency, JSON lines on stdout.
 
-The S3 server is moto's, one process in Python, on loopback: it answers one request after the other, so its figures show
-neither what a store can do nor what concurrency gains where answers take their time.
+The S3 server is moto's, one process in Python, on loopback: its figures show neither
+what a store can do nor what concurrency gains where answers take their time.
 """
 
 from __future__ import annotations

@@ -142,7 +142,9 @@ class Worker:
                 self._changed.notify_all()
                 if self._loop is not None:
                     self._loop.call_soon_threadsafe(self._closing.set)
-        if self._thread is not None:
+        if (
+            self._thread is not None and self._thread is not threading.current_thread()
+        ):  # a dropped agent's end may run here
             self._thread.join()
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -161,7 +163,6 @@ class Worker:
         self._running_loop().call_soon_threadsafe(function, argument)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
         try:
             loop.run_until_complete(self._live())
             loop.run_until_complete(loop.shutdown_asyncgens())
