@@ -429,6 +429,13 @@ def telemetry() -> None:
     with contextlib.suppress(AttributeError):
         found.descCount = 5
     say("read-only", lambda: found.descCount)
+    for setting, asked in (("y", False), ("ENABLE", False), ("0", True), ("no", True)):
+        os.environ["NIXL_TELEMETRY_ENABLE"] = setting
+        a, _, mine, theirs = pair(telemetry=asked)
+        handle = a.initialize_xfer("READ", mine.blocks(), theirs.blocks(), "b")
+        run(a, handle)
+        say(f"{setting!r}, asked for: {asked}", lambda: a.get_xfer_telemetry(handle).descCount)
+    del os.environ["NIXL_TELEMETRY_ENABLE"]
 
 
 def prepared() -> None:
