@@ -28,7 +28,8 @@ def is_captured(asked: bool) -> bool:
         return True
     if setting.lower() not in _OFF:
         raise nixlInvalidParamError(
-            f"{_VARIABLE}={setting!r} says neither yes ({', '.join(_ON)}) nor no ({', '.join(_OFF)}): set one, or unset it"
+            f"{_VARIABLE}={setting!r} says neither yes ({', '.join(_ON)}) nor no ({', '.join(_OFF)}): "
+            "set one of them, or unset it"
         )
     if asked:
         log.warning("%s=%s: the telemetry that the agent's config asks for is not captured", _VARIABLE, setting)

@@ -25,8 +25,9 @@ print(json.dumps({
     "version": importlib.metadata.version("nixl"),
     "same": nixl_agent is nixl.nixl_agent is trunkline.nixl.nixl_agent is nixl._api.nixl_agent,
     "modules": [nixl._bindings.__name__, nixl._utils.__name__, nixl.logging.__name__],
-    "names": all(getattr(nixl, n) is getattr(nixl._bindings, n) for n in ("nixlNotFoundError", "nixlRegDList", "DRAM_SEG"))
-        and nixl.malloc_passthru is nixl._utils.malloc_passthru and nixl.nixl_thread_sync_t is nixl._api.nixl_thread_sync_t,
+    "names": nixl.nixlNotFoundError is nixl._bindings.nixlNotFoundError and nixl.DRAM_SEG is nixl._bindings.DRAM_SEG
+        and nixl.malloc_passthru is nixl._utils.malloc_passthru
+        and nixl.nixl_thread_sync_t is nixl._api.nixl_thread_sync_t,
     "distributions": importlib.metadata.packages_distributions()["nixl"],
     "arguments": sys.argv[1:],
 }))

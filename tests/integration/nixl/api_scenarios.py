@@ -431,10 +431,10 @@ def telemetry() -> None:
     say("read-only", lambda: found.descCount)
     for setting, asked in (("y", False), ("ENABLE", False), ("0", True), ("no", True)):
         os.environ["NIXL_TELEMETRY_ENABLE"] = setting
-        a, _, mine, theirs = pair(telemetry=asked)
-        handle = a.initialize_xfer("READ", mine.blocks(), theirs.blocks(), "b")
-        run(a, handle)
-        say(f"{setting!r}, asked for: {asked}", lambda: a.get_xfer_telemetry(handle).descCount)
+        agent, _, mine, theirs = pair(telemetry=asked)
+        handle = agent.initialize_xfer("READ", mine.blocks(), theirs.blocks(), "b")
+        run(agent, handle)
+        say(f"{setting!r}, asked for: {asked}", lambda by, of: by.get_xfer_telemetry(of).descCount, agent, handle)
     del os.environ["NIXL_TELEMETRY_ENABLE"]
 
 
