@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trunkline.nixl import enumeration
+from trunkline.nixl import _bindings, enumeration
 from trunkline.nixl.agent_config import nixlAgentConfig
 from trunkline.nixl.config import nixl_agent_config, nixl_thread_sync_t
 from trunkline.nixl.descriptor_list import nixlRegDList, nixlRemoteDList, nixlXferDList
@@ -15,7 +15,6 @@ from trunkline.nixl.enumeration import DEFAULT_COMM_PORT, NIXL_IN_PROG, NIXL_INI
 from trunkline.nixl.exception import nixlNotFoundError
 from trunkline.nixl.handle import nixl_prepped_dlist_handle, nixl_xfer_handle
 from trunkline.nixl.logging import get_logger
-from trunkline.nixl.raw_agent import nixlAgent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +71,7 @@ class nixl_agent(DescriptorSource):
         default = "NIXL_THREAD_SYNC_STRICT" if wanted.enable_listen else "NIXL_THREAD_SYNC_NONE"
         config.syncMode = (wanted.sync_mode or nixl_thread_sync_t[default]).value
         config.captureTelemetry = wanted.capture_telemetry
-        self.agent = nixlAgent(agent_name, config)
+        self.agent = _bindings.nixlAgent(agent_name, config)  # looked up late: tests of others put their own there
         self.name = agent_name
         self.notifs: dict[str, list[bytes]] = {}
         self.backends: dict[str, nixl_backend_handle] = {}

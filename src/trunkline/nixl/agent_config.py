@@ -22,7 +22,8 @@ class nixlAgentConfig:
         num_workers: No effect.
         pthr_delay: No effect.
         lthr_delay: No effect.
-        capture_telemetry: Whether transfers can be asked for their telemetry.
+        capture_telemetry: Whether transfers can be asked for their telemetry, where ``NIXL_TELEMETRY_ENABLE`` doesn't
+            say.
 
     Attributes:
         etcdWatchTimeout: How long a fetch waits for an agent to publish. NIXL's default is 5 s.

@@ -29,7 +29,7 @@ class nixl_agent_config:
         enable_listen_thread: Whether to listen for peers that send or ask for metadata: on 127.0.0.1, or where
             ``TRUNKLINE_LISTEN_HOST`` says.
         listen_port: The port. With 0 it is a free one: ``agent.agent.listen_address.port``.
-        capture_telemetry: Whether ``get_xfer_telemetry`` can be asked.
+        capture_telemetry: Whether ``get_xfer_telemetry`` can be asked, where ``NIXL_TELEMETRY_ENABLE`` doesn't say.
         num_threads: Given to backends that take it; UCX's does not.
         backends: Which backends to open; others may follow by ``create_backend``.
         sync_mode: No effect: every call may come from any thread.
@@ -49,7 +49,7 @@ class nixl_agent_config:
         sync_mode: nixl_thread_sync_t | None = None,
     ) -> None:
         if sync_mode is not None and not isinstance(sync_mode, nixl_thread_sync_t):
-            raise TypeError(f"sync_mode is a nixl_thread_sync_t or None, not a {type(sync_mode).__name__}")
+            raise TypeError(f"sync_mode must be a nixl_thread_sync_t or None, not a {type(sync_mode).__name__}")
         self.backends = list(backends)
         self.enable_pthread = enable_prog_thread
         self.enable_listen = enable_listen_thread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from trunkline.errors import (
@@ -10,6 +11,7 @@ from trunkline.errors import (
     MetadataMismatchError,
     NoStoreError,
     PeerGoneError,
+    PeerUnreachableError,
     UnknownPeerError,
 )
 from trunkline.exchange.address import Address
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from trunkline.agent.agent import Agent
     from trunkline.nixl.fetching import Fetching
+
+log = logging.getLogger(__name__)
 
 ADDED = "add_remote_agent"
 """The label of metadata that came as bytes. A part is added to what was loaded so, since bytes don't say what they are
@@ -180,11 +184,19 @@ class Exchange(Transfers):
     def invalidateLocalMD(self, ip_addr: str = "", port: int = 0) -> None:
         """Withdraw the agent from the store: peers forget it; or have who listens at an address forget it.
 
+        If nobody can be reached there, a warning is logged: programs say so at their end, when peers may be gone.
+
         Raises:
-            As :meth:`sendLocalMD`.
+            As :meth:`sendLocalMD`, but for who can't be reached.
         """
         if ip_addr:
-            self._clients.send(_address(ip_addr, port), NixlMessage(INVALIDATE, self._name.encode()).encode())
+            message = NixlMessage(INVALIDATE, self._name.encode())
+            try:
+                self._clients.send(_address(ip_addr, port), message.encode())
+            except PeerUnreachableError as error:
+                log.warning(
+                    "agent %r: who listened at %s:%s was not told to forget it: %s", self._name, ip_addr, port, error
+                )
         else:
             self.trunkline.withdraw()
 

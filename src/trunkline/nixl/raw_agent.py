@@ -35,6 +35,7 @@ from trunkline.nixl.exception import (
 from trunkline.nixl.exchange import Exchange, load_from
 from trunkline.nixl.fetching import Fetching
 from trunkline.nixl.listener import Listener
+from trunkline.nixl.telemetry import is_captured
 from trunkline.nixl.transfers import payload_of, text_of
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class nixlAgent(Exchange):
                 f"an agent can't be called {name[:80]!r}: no leading dot, no slash, no control character, at most "
                 "255 bytes"
             )
-        super().__init__(name, captures_telemetry=config.captureTelemetry)
+        super().__init__(name, captures_telemetry=is_captured(config.captureTelemetry))
         self._config = config
         self._backends: dict[int, str] = {}
         self._params: dict[int, dict[str, str]] = {}

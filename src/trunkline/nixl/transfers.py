@@ -224,7 +224,9 @@ class Transfers:
         """
         transfer = self._transfer(reqh)
         if not self._captures_telemetry:
-            raise nixlNoTelemetryError("make the agent with nixl_agent_config(capture_telemetry=True)")
+            raise nixlNoTelemetryError(
+                "make the agent with nixl_agent_config(capture_telemetry=True), and without NIXL_TELEMETRY_ENABLE=no"
+            )
         if transfer.posted_us is None:
             raise nixlNotPostedError(f"{transfer.handle!r} was not posted yet")
         figures = transfer.handle.telemetry
@@ -234,6 +236,7 @@ class Transfers:
             xferDuration=round(figures.total_us),
             totalBytes=figures.bytes,
             descCount=figures.descriptors if transfer.is_merged else figures.blocks,
+            backendName=transfer.handle.backend,
         )
 
     def estimateXferCost(self, req_handle: int) -> tuple[int, int, int]:

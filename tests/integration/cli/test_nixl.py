@@ -25,6 +25,10 @@ print(json.dumps({
     "version": importlib.metadata.version("nixl"),
     "same": nixl_agent is nixl.nixl_agent is trunkline.nixl.nixl_agent is nixl._api.nixl_agent,
     "modules": [nixl._bindings.__name__, nixl._utils.__name__, nixl.logging.__name__],
+    "names": nixl.nixlNotFoundError is nixl._bindings.nixlNotFoundError and nixl.DRAM_SEG is nixl._bindings.DRAM_SEG
+        and nixl.malloc_passthru is nixl._utils.malloc_passthru
+        and nixl.nixl_thread_sync_t is nixl._api.nixl_thread_sync_t,
+    "distributions": importlib.metadata.packages_distributions()["nixl"],
     "arguments": sys.argv[1:],
 }))
 """
@@ -46,6 +50,8 @@ def test_a_program_and_its_arguments() -> None:
     assert found["version"].startswith("1.5.1")
     assert found["same"]
     assert found["modules"] == [f"trunkline.nixl.{name}" for name in ("_bindings", "_utils", "logging")]
+    assert found["names"]
+    assert "nixl" in found["distributions"]
     assert found["arguments"] == ["--verbose", "-x", "y"]
 
 

@@ -429,6 +429,13 @@ def telemetry() -> None:
     with contextlib.suppress(AttributeError):
         found.descCount = 5
     say("read-only", lambda: found.descCount)
+    for setting, asked in (("y", False), ("ENABLE", False), ("0", True), ("no", True)):
+        os.environ["NIXL_TELEMETRY_ENABLE"] = setting
+        agent, _, mine, theirs = pair(telemetry=asked)
+        handle = agent.initialize_xfer("READ", mine.blocks(), theirs.blocks(), "b")
+        run(agent, handle)
+        say(f"{setting!r}, asked for: {asked}", lambda by, of: by.get_xfer_telemetry(of).descCount, agent, handle)
+    del os.environ["NIXL_TELEMETRY_ENABLE"]
 
 
 def prepared() -> None:

@@ -153,12 +153,22 @@ def test_who_does_not_listen_is_told_of(start: Callable[..., Ours]) -> None:
     a = start("a")
     gone = Ours("gone", 0)
     gone.agent.close()
-    for call in (a.agent.send_local_metadata, a.agent.invalidate_local_metadata):
-        with pytest.raises(nixlBackendError, match="can't be reached") as raised:
-            call(*gone.address)
-        assert isinstance(raised.value.__cause__, PeerUnreachableError)
+    with pytest.raises(nixlBackendError, match="can't be reached") as raised:
+        a.agent.send_local_metadata(*gone.address)
+    assert isinstance(raised.value.__cause__, PeerUnreachableError)
     with pytest.raises(nixlInvalidParamError, match="has no port 0"):
         a.agent.send_local_metadata("127.0.0.1", 0)
+
+
+def test_who_is_gone_need_not_forget(start: Callable[..., Ours], caplog: pytest.LogCaptureFixture) -> None:
+    """As in NIXL's own examples: the target may have ended when the initiator takes its metadata back."""
+    a = start("a")
+    gone = Ours("gone", 0)
+    gone.agent.close()
+    a.agent.invalidate_local_metadata(*gone.address)
+    assert "was not told to forget it" in caplog.text
+    with pytest.raises(nixlInvalidParamError, match="has no port 0"):
+        a.agent.invalidate_local_metadata("127.0.0.1", 0)
 
 
 def test_nothing_of_it_is_left(start: Callable[..., Ours]) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 
 _REAL = ("nixl_cu12", "nixl_cu13")
-_SUBMODULES = ("_api", "_bindings", "_utils", "logging")
+_SUBMODULES = ("_bindings", "_utils", "logging", "_api")
 
 _loaded = [_name for _name in _REAL if _name in sys.modules]
 if _loaded:
@@ -29,11 +30,13 @@ except ModuleNotFoundError as _error:
         name="nixl",
     ) from _error
 
-# The very modules, so that there is one class of each name in the process.
+# The very modules, so that there is one class of each name in the process. Their names are the package's too.
 for _name in _SUBMODULES:
     _module = importlib.import_module(f"trunkline.nixl.{_name}")
     sys.modules[f"nixl.{_name}"] = _module
     globals()[_name] = _module
+    _found = {name: value for name, value in vars(_module).items() if not name.startswith("_")}
+    globals().update({name: value for name, value in _found.items() if not isinstance(value, ModuleType)})
 
 from trunkline.nixl import *  # noqa: E402, F403
 from trunkline.nixl import __all__ as __all__  # noqa: E402
