@@ -26,7 +26,7 @@ _BUILT_IN = {
     "ucx": "trunkline.backend.plugins.ucx:UcxBackend",
 }
 
-_ALIASES = {"obj": "object"}
+NIXL_NAMES = {"obj": "object"}
 """NIXL's names where ours differ."""
 
 
@@ -92,7 +92,7 @@ def _known() -> dict[str, str]:
 
 def _load(name: str) -> Callable[..., Backend]:
     known = _known()
-    target = known.get(_ALIASES.get(name.lower(), name.lower()))
+    target = known.get(NIXL_NAMES.get(name.lower(), name.lower()))
     if target is None:
         raise ConfigurationError(
             f"there is no backend {name!r}; installed: {', '.join(sorted(known))}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trunkline.agent.agent import Agent
 from trunkline.agent.opening import open_companion
 from trunkline.backend.contract import QueryableBackend
-from trunkline.backend.registry import backend_names, backend_options, create_backend
+from trunkline.backend.registry import NIXL_NAMES, backend_names, backend_options, create_backend
 from trunkline.config import Settings
 from trunkline.errors import (
     BackendUnavailableError,
@@ -54,7 +54,6 @@ CLOSE_TIMEOUT = 2.0
 
 _UCX_PARAMS = {"ucx_devices": "", "num_workers": "1", "ucx_error_handling_mode": "peer"}
 _HIDDEN = "LOOPBACK"  # NIXL knows no such backend; transfers within an agent go through UCX
-_OWN_NAMES = {"OBJ": "object"}  # what Trunkline calls it, where that is not NIXL's name in lower case
 
 
 class nixlAgent(Exchange):
@@ -101,8 +100,8 @@ class nixlAgent(Exchange):
 
     def getAvailPlugins(self) -> list[str]:
         """Return the names of the backends that are installed."""
-        nixl_names = {own: name for name, own in _OWN_NAMES.items()}
-        return [nixl_names.get(name, name.upper()) for name in backend_names() if name.upper() != _HIDDEN]
+        nixl_names = {own: name for name, own in NIXL_NAMES.items()}
+        return [nixl_names.get(name, name).upper() for name in backend_names() if name.upper() != _HIDDEN]
 
     def getPluginParams(self, plugin: str) -> tuple[dict[str, str], list[str]]:
         """Return which parameters ``createBackend`` takes for it, with defaults, and the kinds of memory it is for.
@@ -116,7 +115,7 @@ class nixlAgent(Exchange):
         if plugin == "UCX":
             return dict(_UCX_PARAMS), _kinds(opened) if opened is not None else ["DRAM_SEG", "VRAM_SEG"]
         try:
-            options = backend_options(_own_name(plugin))
+            options = backend_options(plugin)
         except BackendUnavailableError:
             return {}, []
         params = {name: "" if value is None else str(value) for name, value in options.items() if name != "**"}
@@ -143,7 +142,7 @@ class nixlAgent(Exchange):
             raise nixlNotFoundError(f"there is no plugin {backend!r}; installed: {self.getAvailPlugins()}")
         if backend in self._backends.values():
             raise nixlInvalidParamError(f"agent {self._name!r} has its backend {backend!r} already")
-        name, settings = _own_name(backend), Settings.from_environment()
+        name, settings = backend.lower(), Settings.from_environment()
         options = _options(name, params)
         if self._agent is None:
             namespace = settings.namespace or NIXL_NAMESPACE
@@ -323,10 +322,6 @@ def _fetch(agent: Agent, clients: FrameClients, timeout: float, name: str, sourc
 def _kinds(backend: Backend) -> list[str]:
     capabilities = backend.capabilities
     return [nixl_mem_t(int(kind)).name for kind in sorted(capabilities.local_kinds | capabilities.own_kinds)]
-
-
-def _own_name(plugin: str) -> str:
-    return _OWN_NAMES.get(plugin, plugin.lower())
 
 
 def _options(name: str, params: Mapping[str, str]) -> dict[str, Any]:
