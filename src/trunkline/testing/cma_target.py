@@ -64,6 +64,7 @@ class CmaTarget:
             text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
+        self._lock = threading.Lock()  # one command and its answer at a time
         self.pid = self._process.pid
         info, self.address = self._read()
         self.info = ConnectionInfo(bytes.fromhex(info))
@@ -76,9 +77,10 @@ class CmaTarget:
     def ask(self, command: str) -> Any:
         """Have it do one of the commands; return its answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
-        answer = self._read()
+        with self._lock:
+            self._process.stdin.write(command + "\n")
+            self._process.stdin.flush()
+            answer = self._read()
         if command in ("fork", "clone"):
             self._children.append(answer)
         return answer
