@@ -12,7 +12,7 @@ from trunkline.nixl.config import nixl_agent_config, nixl_thread_sync_t
 from trunkline.nixl.descriptor_list import nixlRegDList, nixlRemoteDList, nixlXferDList
 from trunkline.nixl.descriptor_source import DescriptorSource
 from trunkline.nixl.enumeration import DEFAULT_COMM_PORT, NIXL_IN_PROG, NIXL_INIT_AGENT, NIXL_SUCCESS
-from trunkline.nixl.exception import nixlNotFoundError
+from trunkline.nixl.exception import nixlBackendError, nixlNotFoundError
 from trunkline.nixl.handle import nixl_prepped_dlist_handle, nixl_xfer_handle
 from trunkline.nixl.logging import get_logger
 
@@ -78,12 +78,18 @@ class nixl_agent(DescriptorSource):
         self.backend_mems: dict[str, list[str]] = {}
         self.backend_options: dict[str, dict[str, str]] = {}
         self.plugin_list = self.agent.getAvailPlugins()
-        for backend in self.plugin_list if instantiate_all and nixl_conf is None else wanted.backends:
+        takes_all = instantiate_all and nixl_conf is None
+        for backend in self.plugin_list if takes_all else wanted.backends:
             if backend not in self.plugin_list:
                 log.warning("backend %s is left out: there is no such plugin", backend)
                 continue
             threads = {_THREAD_PARAMS[backend]: str(wanted.num_threads)} if backend in _THREAD_PARAMS else {}
-            self.create_backend(backend, threads if wanted.num_threads > 0 else {})
+            try:
+                self.create_backend(backend, threads if wanted.num_threads > 0 else {})
+            except nixlBackendError as error:
+                if not takes_all:
+                    raise
+                log.warning("backend %s is left out: %s", backend, error)
         log.debug("agent %s is open, with %s", agent_name, ", ".join(self.backends) or "no backend")
 
     @property
