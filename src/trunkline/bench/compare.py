@@ -1,10 +1,12 @@
-"""Two runs beside each other: for each tuple of settings that both measured, how they differ, and by how much for sure."""
+"""Two runs beside each other: for each tuple of settings that both measured, how they differ, beyond noise or not."""
 
 from __future__ import annotations
 
 import math
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from trunkline.bench.result import SETTINGS
 
@@ -23,13 +25,15 @@ class Measured(NamedTuple):
     Attributes:
         row: The first of the rows.
         bandwidth_gb_s: The aggregate where there are several pairs.
-        latency_us: The median of a transfer's latency, else the average, where no percentiles were taken.
+        latency_avg_us: The average latency of a transfer.
+        latency_p50_us: Its median; None where no percentiles were taken.
         variation: Standard deviation over mean of the bandwidth: between the rows, or as the one row says.
     """
 
     row: Row
     bandwidth_gb_s: float
-    latency_us: float
+    latency_avg_us: float
+    latency_p50_us: float | None
     variation: float | None
 
 
@@ -42,7 +46,8 @@ class Pair(NamedTuple):
         after: What the second measured.
         ratio: The bandwidth of the second, over that of the first; None where the first is 0.
         spread: What noise alone may do to the ratio: a standard deviation, as a part of it; None where unknown.
-        latency_ratio: The same of the latency: less than 1 is better.
+        latency_ratio: The same of the median latency, or of the average where one run has no median; less than 1 is
+            better.
     """
 
     settings: dict[str, object]
@@ -97,6 +102,15 @@ def compare(before: Run, after: Run, *, ignored: Iterable[str] = ()) -> Comparis
     )
 
 
+def by_engine(run: Run) -> dict[str, Run]:
+    """Return a run that measured several engines as a run of each, ``nixl`` first: what others are compared with."""
+    engines = sorted({row.engine for row in run.rows}, key=lambda engine: (engine != "nixl", engine))
+    return {
+        engine: msgspec.structs.replace(run, rows=tuple(row for row in run.rows if row.engine == engine))
+        for engine in engines
+    }
+
+
 def _by_settings(run: Run, names: list[str]) -> dict[Settings, Measured]:
     rows: dict[Settings, list[Row]] = {}
     for row in run.rows:
@@ -108,15 +122,18 @@ def _measured(rows: list[Row]) -> Measured:
     bandwidths = [_bandwidth(row) for row in rows]
     mean = fmean(bandwidths)
     variation = rows[0].variation if len(rows) == 1 else stdev(bandwidths) / mean if mean else None
-    return Measured(rows[0], mean, fmean(_latency(row) for row in rows), variation)
+    medians = [row.latency_p50_us for row in rows if row.latency_p50_us is not None]
+    return Measured(
+        rows[0],
+        mean,
+        fmean(row.latency_avg_us for row in rows),
+        fmean(medians) if len(medians) == len(rows) else None,
+        variation,
+    )
 
 
 def _bandwidth(row: Row) -> float:
     return row.bandwidth_gb_s if row.aggregate_gb_s is None else row.aggregate_gb_s
-
-
-def _latency(row: Row) -> float:
-    return row.latency_avg_us if row.latency_p50_us is None else row.latency_p50_us
 
 
 def _pair(settings: dict[str, object], before: Measured, after: Measured) -> Pair:
@@ -127,8 +144,14 @@ def _pair(settings: dict[str, object], before: Measured, after: Measured) -> Pai
         after,
         after.bandwidth_gb_s / before.bandwidth_gb_s if before.bandwidth_gb_s else None,
         math.hypot(before.variation or 0, after.variation or 0) if known else None,
-        after.latency_us / before.latency_us if before.latency_us else None,
+        _latency_ratio(before, after),
     )
+
+
+def _latency_ratio(before: Measured, after: Measured) -> float | None:
+    if before.latency_p50_us and after.latency_p50_us is not None:
+        return after.latency_p50_us / before.latency_p50_us
+    return after.latency_avg_us / before.latency_avg_us if before.latency_avg_us else None
 
 
 def _differing(

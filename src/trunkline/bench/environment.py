@@ -16,8 +16,7 @@ _secret = re.compile("KEY|TOKEN|SECRET|PASS|CRED", re.IGNORECASE)
 def describe(*, store_version: str | None = None, root: Path = Path("/")) -> dict[str, str]:
     """Return facts of this machine and process by name: processor, memory, kernel, software, network devices.
 
-    It loads UCX, reads some files and takes a few milliseconds; what can't be told is left out. Neither the host's name
-    nor any address is in it.
+    It loads UCX and reads some files; what can't be told is left out. Neither the host's name nor any address is in it.
 
     Args:
         store_version: What the store said of itself, as ``etcd 3.5.1``.

@@ -1,7 +1,7 @@
 """NIXLBench's text: a block of options, a line of column names, a line of figures for each block and batch size.
 
-Its columns differ from ours in what they mean: the average latency is the elapsed time over iterations × batch size, and
-with several pairs the bandwidth is that of one of them, and the utilisation is against 50 GB/s for each.
+Its columns differ from ours in what they mean: the average latency is the elapsed time over iterations × batch size; of
+several pairs the bandwidth is that of one of them, and the utilisation is against 50 GB/s for each.
 """
 
 from __future__ import annotations
