@@ -1,4 +1,4 @@
-"""One self-contained page of one or several runs: plots, tables, the machines; no script, nothing loaded from elsewhere."""
+"""A page of one or several runs: plots, tables, the machines, in one file; no script, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _table(found: Comparison, shown: list[str]) -> Markup:
     return make_table(
         ("settings", "GB/s before", "GB/s after", "ratio", "spread", "latency ratio", "beyond noise"),
         [_cells(pair, shown) for pair in found.pairs],
-        caption="Ratios of the bandwidth and of the latency; the spread is one standard deviation, as a part of the ratio",
+        caption="Ratios; the spread is one standard deviation of the bandwidth ratio, as a part of it",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trunkline.bench.report.markup import Markup, element, join
-from trunkline.bench.report.scale import gigabyte_word, number_word, size_word, time_word
+from trunkline.bench.report.scale import number_word, size_word, time_word
 from trunkline.bench.report.table import folded, make_table
 from trunkline.bench.result import SETTINGS, Row
 
@@ -42,7 +42,7 @@ def _alarms(title: str, run: Run) -> list[Markup]:
 def _summary(title: str, run: Run) -> Markup:
     facts = {
         "workload": run.workload,
-        "started": run.started,
+        "started": run.started.replace("T", " ", 1),
         "group": run.group,
         "version": run.version,
         "engine": _all(run, "engine"),
@@ -53,14 +53,16 @@ def _summary(title: str, run: Run) -> Markup:
     if run.rows:
         fastest = max(run.rows, key=lambda row: row.bandwidth_gb_s)
         quickest = min(run.rows, key=lambda row: row.latency_avg_us)
-        facts["most bandwidth"] = f"{gigabyte_word(fastest.bandwidth_gb_s)} at {size_word(fastest.block_size)}"
+        facts["most bandwidth"] = f"{number_word(fastest.bandwidth_gb_s)} GB/s at {size_word(fastest.block_size)}"
         facts["least latency"] = f"{time_word(quickest.latency_avg_us)} at {size_word(quickest.block_size)}"
     checked = [row.wrong for row in run.rows if row.wrong is not None]
     facts["wrong blocks"] = f"{sum(checked):,}" if checked else "not checked"
     return element(
         "article",
         element("h2", title),
-        element("dl", *(join(element("dt", name), element("dd", fact)) for name, fact in facts.items() if fact)),
+        element(
+            "dl", *(element("div", element("dt", name), element("dd", fact)) for name, fact in facts.items() if fact)
+        ),
         element("ul", *(element("li", note) for note in run.notes)) if run.notes else Markup(),
     )
 

@@ -45,7 +45,7 @@ def _heat_map(rows: list[Row], settings: str) -> Markup:
     targets = sorted({row.target for row in rows if row.target is not None})
     values = [row.bandwidth_gb_s for row in rows]
     low, high, middle = min(values), max(values), median(values)
-    title = f"GB/s between each two workers: {settings}"
+    title = f"Each pair alone: {settings}"
 
     def cell(initiator: int, target: int) -> Markup:
         row = cells.get((initiator, target))
@@ -57,7 +57,7 @@ def _heat_map(rows: list[Row], settings: str) -> Markup:
 
     table = element(
         "table",
-        element("caption", title),
+        element("caption", "GB/s; initiators down, targets across"),
         element(
             "thead",
             element(

@@ -11,8 +11,9 @@ from trunkline.bench.report.facts import environment_section, options_section, r
 from trunkline.bench.report.heatmap import heat_maps
 from trunkline.bench.report.markup import Markup, element, join
 from trunkline.bench.report.plot import Plot, draw
-from trunkline.bench.report.scale import gigabyte_word, time_word
-from trunkline.bench.report.series import Line, choose_axis, limit_lines, lines_of, make_series
+from trunkline.bench.report.scale import time_word
+from trunkline.bench.report.series import choose_axis, limit_lines, lines_of, make_series
+from trunkline.bench.report.table import folded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser may load for the page: nothing but the style within it."""
 
 _PERCENTILES = {"50": "p50", "90": "p90", "99": "p99", "99.9": "p99_9"}
+_MOST_SHOWN = 4
+"""So many plots of percentiles are shown at once; the others are folded."""
 
 
 def make_page(runs: Mapping[str, Run]) -> str:
@@ -36,10 +39,13 @@ def make_page(runs: Mapping[str, Run]) -> str:
     title = "Trunkline benchmark: " + ", ".join(runs)
     style = files("trunkline.bench.report").joinpath("style.css").read_text()
     contenders = by_engine(next(iter(runs.values()))) if len(runs) == 1 else runs
+    axis = choose_axis(runs.values())
+    series = make_series(runs, axis)
     sections = [
         summary_section(runs),
-        _plots(runs),
+        _plots(runs, series, axis),
         compare_section(contenders) if len(contenders) > 1 else Markup(),
+        _percentiles(series, axis),
         _matrices(runs),
         rows_section(runs),
         environment_section(runs),
@@ -62,37 +68,24 @@ def make_page(runs: Mapping[str, Run]) -> str:
     return f"<!doctype html>\n{page}\n"
 
 
-def _plots(runs: Mapping[str, Run]) -> Markup:
-    axis = choose_axis(runs.values())
-    series = make_series(runs, axis)
-    if not series:
+def _plots(runs: Mapping[str, Run], series: list[Series], axis: Axis) -> Markup:
+    bandwidths = lines_of(series, lambda row: row.bandwidth_gb_s)
+    aggregates = lines_of(series, lambda row: row.aggregate_gb_s)
+    latencies = lines_of(series, lambda row: row.latency_avg_us)
+    figures = []
+    if bandwidths:
+        lines = [*bandwidths, *limit_lines(runs, axis)]
+        figures.append(draw(Plot("bandwidth", "Bandwidth of one initiator", axis, "GB/s"), lines))
+    if aggregates:
+        figures.append(draw(Plot("aggregate", "Bandwidth of all pairs together", axis, "GB/s"), aggregates))
+    if latencies:
+        figures.append(draw(Plot("latency", "Average latency", axis, "latency", time_word), latencies))
+    if not figures:
         return Markup()
-    figures = [
-        *_plot("bandwidth", "Bandwidth of one initiator", axis, [
-            *lines_of(series, lambda row: row.bandwidth_gb_s), *limit_lines(runs, axis)
-        ], "bandwidth", gigabyte_word),
-        *_plot("aggregate", "Bandwidth of all pairs together", axis, lines_of(series, lambda row: row.aggregate_gb_s),
-               "bandwidth", gigabyte_word),
-        *_plot("latency", "Average latency", axis, lines_of(series, lambda row: row.latency_avg_us), "latency",
-               time_word),
-    ]  # fmt: skip
-    return element(
-        "section",
-        element("h2", "Bandwidth and latency"),
-        element("div", *figures, class_="plots"),
-        *_percentiles(series, axis),
-    )
+    return element("section", element("h2", "Bandwidth and latency"), element("div", *figures, class_="plots"))
 
 
-def _plot(
-    identity: str, title: str, axis: Axis, lines: list[Line], quantity: str, word: Callable[[float], str]
-) -> list[Markup]:
-    return (
-        [draw(Plot(identity, title, axis, quantity, word), lines)] if any(not each.is_limit for each in lines) else []
-    )
-
-
-def _percentiles(series: list[Series], axis: Axis) -> list[Markup]:
+def _percentiles(series: list[Series], axis: Axis) -> Markup:
     """Return a plot for each series: how long the slowest transfers take, beside the usual ones."""
     figures = []
     for number, each in enumerate(series):
@@ -104,8 +97,11 @@ def _percentiles(series: list[Series], axis: Axis) -> list[Markup]:
         if lines:
             figures.append(draw(Plot(f"percentiles-{number}", each.label, axis, "latency", time_word), lines))
     if not figures:
-        return []
-    return [element("h2", "Percentiles of the latency"), element("div", *figures, class_="plots")]
+        return Markup()
+    shown = element("div", *figures[:_MOST_SHOWN], class_="plots")
+    rest = element("div", *figures[_MOST_SHOWN:], class_="plots")
+    more = [folded(f"{len(figures) - _MOST_SHOWN} more", rest)] if len(figures) > _MOST_SHOWN else []
+    return element("section", element("h2", "Percentiles of the latency"), shown, *more)
 
 
 def _latency(name: str) -> Callable[[Row], float | None]:

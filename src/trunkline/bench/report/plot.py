@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from trunkline.bench.report.scale import Scale
     from trunkline.bench.report.series import Axis, Line
 
-WIDTH, HEIGHT = 440, 290
-LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 42
+WIDTH, HEIGHT = 440, 300
+LEFT, RIGHT, TOP, BOTTOM = 60, 14, 28, 42
 COLOURS = 8
 """So many lines of a plot are told apart by colour and marker; more are drawn in further plots."""
 
@@ -31,7 +31,7 @@ class Plot(NamedTuple):
         identity: Names it within the page.
         title: What a reader sees above it.
         axis: What the x axis shows.
-        quantity: What the y axis shows.
+        quantity: What the y axis shows, with its unit if the words don't say it.
         word: How a value of it is written.
         is_logarithmic: Whether equal ratios are equally far apart on the y axis; else it begins at 0.
         reference: A value that is marked by a line across, as the ratio 1.
@@ -121,8 +121,11 @@ def _axes(plot: Plot, x: Scale, y: Scale) -> Markup:
         for tick in x.ticks
     ]
     middle = (LEFT + WIDTH - RIGHT) / 2
-    name = element("text", x_name(plot.axis), x=middle, y=HEIGHT - 6, text_anchor="middle", class_="name")
-    return element("g", *across, *down, name, class_="axes", aria_hidden="true")
+    names = [
+        element("text", plot.quantity, x=4, y=14, class_="name"),
+        element("text", x_name(plot.axis), x=middle, y=HEIGHT - 6, text_anchor="middle", class_="name"),
+    ]
+    return element("g", *across, *down, *names, aria_hidden="true")
 
 
 def _line(plot: Plot, line: Line, number: int, x: Scale, y: Scale) -> Markup:

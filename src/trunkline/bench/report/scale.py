@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 _STEPS = (1, 2, 5, 10)
 _KIBI = 1024
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_MOST_X_LABELS = 7
+_MOST_X_LABELS = 5
+_MOST_Y_TICKS = 8
 
 
 class Scale(NamedTuple):
@@ -58,10 +59,13 @@ def logarithmic_scale(values: Iterable[float], start: float, end: float) -> Scal
     if low == high:
         low, high = low / 2, high * 2
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = _STEPS[:3] if len(decades) <= 3 else _STEPS[:1]
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    every = -(-len(ticks) // 9)
-    return Scale(low, high, start, end, tuple(t for t in ticks[::every] if low <= t <= high), is_logarithmic=True)
+    for steps in (_STEPS[:3], _STEPS[:1]):
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(ticks) <= _MOST_Y_TICKS:
+            break
+    every = -(-len(ticks) // _MOST_Y_TICKS)
+    return Scale(low, high, start, end, tuple(ticks[::every]), is_logarithmic=True)
 
 
 def linear_scale(values: Iterable[float], start: float, end: float) -> Scale:
@@ -106,11 +110,6 @@ def time_word(microseconds: float) -> str:
         if microseconds >= count:
             return f"{number_word(microseconds / count)} {unit}"
     return f"{number_word(microseconds)} µs"
-
-
-def gigabyte_word(value: float) -> str:
-    """Return a bandwidth: ``3.2 GB/s``."""
-    return f"{number_word(value)} GB/s"
 
 
 def count_word(value: float) -> str:

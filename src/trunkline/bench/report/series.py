@@ -91,20 +91,24 @@ def lines_of(series: Iterable[Series], value: Callable[[Row], float | None]) -> 
 
 
 def limit_lines(runs: Mapping[str, Run], axis: Axis) -> list[Line]:
-    """Return the limits of each run, one line where they are the same."""
-    lines: list[Line] = []
+    """Return the limits of all runs, one line where they are the same."""
+    found: dict[tuple[tuple[int, float], ...], dict[str, str]] = {}
     for title, run in runs.items():
         limits: dict[int, dict[int, float]] = {}
         for row in run.rows:
             if row.limit_gb_s and not is_of_pair(row):
                 other = row.batch_size if axis == "block_size" else row.block_size
                 limits.setdefault(other, {})[getattr(row, axis)] = row.limit_gb_s
-        of_run = f" of {title}" if len(runs) > 1 else ""
         for points in limits.values():
-            line = Line(f"limit{of_run}: {run.limit or 'unknown'}", dict(sorted(points.items())), is_limit=True)
-            if not any(line.points.items() <= other.points.items() and line.label == other.label for other in lines):
-                lines.append(line)
-    return lines
+            found.setdefault(tuple(sorted(points.items())), {})[title] = run.limit or "of unknown origin"
+    return [
+        Line(f"limit: {', '.join(dict.fromkeys(titles.values()))}{_of(titles, runs)}", dict(points), is_limit=True)
+        for points, titles in found.items()
+    ]
+
+
+def _of(titles: Mapping[str, str], runs: Mapping[str, Run]) -> str:
+    return "" if len(titles) == len(runs) else f" of {', '.join(titles)}"
 
 
 def settings_word(settings: Mapping[str, object]) -> str:
@@ -113,7 +117,16 @@ def settings_word(settings: Mapping[str, object]) -> str:
 
 
 def _label(settings: Sequence[tuple[object, ...]], names: Sequence[str]) -> list[str]:
-    """Return for each tuple what tells it from the others; all of them alike are called by their operation."""
-    differing = [place for place in range(len(names)) if len({each[place] for each in settings}) > 1]
+    """Return for each tuple what tells it from the others; all of them alike are called by their operation.
+
+    What follows from the first of them (the run) tells nothing more.
+    """
+    runs = len({each[0] for each in settings})
+    differing = [
+        place
+        for place in range(len(names))
+        if len({each[place] for each in settings}) > 1
+        and (place == 0 or len({(each[0], each[place]) for each in settings}) > runs)
+    ]
     places = differing or [names.index("op_type")]
     return [settings_word({names[place]: each[place] for place in places}) for each in settings]
