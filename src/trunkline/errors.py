@@ -45,7 +45,8 @@
     ├── NotificationOverflowError     notifications were dropped: says how many
     ├── VerificationError             bytes that arrived are not the bytes that were offered
     ├── TicketError                   a ticket that is none, or that its offer does not accept
-    └── FileError                     a file to offer, or the place to take one to, can't be used (also OSError)
+    ├── ResultError                   a file that is no benchmark result, or not of a known format (also ValueError)
+    └── FileError                     a file can't be read, or a place can't be written to (also OSError)
 
 ``retryable`` is a promise: the same call, made again, may succeed without anything else changing.
 """
@@ -311,5 +312,9 @@ class TicketError(TrunklineError):
     """A ticket is not one, or the offer does not accept it: another offer's, in use, or used."""
 
 
+class ResultError(TrunklineError, ValueError):
+    """A file does not hold a benchmark's results, or holds them in a format that is not known."""
+
+
 class FileError(TrunklineError, OSError):
-    """A file to offer can't be read, or the place to take one to can't be written."""
+    """A file can't be read, or the place for one (to take it to, to report to) can't be written to."""
