@@ -77,6 +77,7 @@ class Options:
     limit_gbps: float = _option(
         0.0, "Run", "What the % of limit is of, in 10^9 bytes a second; 0 for a memcpy of the same size.", least=0
     )
+    quiet: bool = _option(False, "Run", "Say nothing but errors on standard error.")
     csv: str = _option("", "Run", "Write the rows as CSV to this path; - for standard output.")
     json: str = _option("", "Run", "Write the run as JSON to this path; - for standard output.")
     report: str = _option("", "Run", "Write a page with plots to this path.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OWN = frozenset(
     {
-        "local", "workers", "rank", "etcd_endpoints", "device_list", "csv", "json", "report", "limit_gbps",
+        "local", "workers", "rank", "etcd_endpoints", "device_list", "csv", "json", "report", "limit_gbps", "quiet",
         "obj_access_key", "obj_secret_key", "obj_session_token", "filepath", "filenames",
     }
 )  # fmt: skip

@@ -48,8 +48,8 @@ ROUNDS = 5
 class Listener(Protocol):
     """Who is told how a run goes, on every worker."""
 
-    def introduced(self, workers: list[Introduction], roles: Roles, links: list[Link]) -> None:
-        """All workers are there, and know what carries their bytes."""
+    def introduced(self, rank: int, workers: list[Introduction], roles: Roles, links: list[Link]) -> None:
+        """All workers are there, and know what carries their bytes; ``rank`` is this one's."""
         ...
 
     def stepping(self, step: Step, count: int) -> None:
@@ -133,7 +133,7 @@ class Worker:
         self._engine = self._open_engine(kind, name)
         try:
             self._meet(self._engine, name)
-            self._listener.introduced(introductions, self._roles, self._links)
+            self._listener.introduced(self._rank, introductions, self._roles, self._links)
             for step in self._steps:
                 self._listener.stepping(step, len(self._steps))
                 self._run_step(self._engine, step)

@@ -74,7 +74,7 @@ class Recorder:
         self.warnings: list[str] = []
         self.steps: list[Step] = []
 
-    def introduced(self, workers: list[Introduction], roles: Roles, links: list[Link]) -> None:
+    def introduced(self, rank: int, workers: list[Introduction], roles: Roles, links: list[Link]) -> None:
         self.workers, self.links = workers, links
 
     def stepping(self, step: Step, count: int) -> None:
