@@ -6,11 +6,9 @@ is None: null in JSON, nothing in CSV.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
-
-FORMAT: Final = "trunkline-bench/1"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +112,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     rows: tuple[Row, ...]
-    format: Literal["trunkline-bench/1"] = FORMAT
+    format: Literal["trunkline-bench/1"] = "trunkline-bench/1"
     version: str = ""
     started: str = ""
     workload: str = "sweep"
