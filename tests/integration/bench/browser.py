@@ -33,11 +33,13 @@ frame.onload = () => {
   const page = frame.contentDocument, root = page.documentElement;
   for (const each of page.querySelectorAll("details")) each.open = OPEN;
   const box = (each) => each.getBoundingClientRect();
-  const texts = [...page.querySelectorAll("svg[role=img]")].map((svg) => [...svg.querySelectorAll("text")].map((text) => {
+  const place = (svg) => (text) => {
     const {left, right, top, bottom} = box(text), outer = box(svg);
     return {text: text.textContent, left: left - outer.left, right: outer.right - right, top: top - outer.top,
-            bottom: outer.bottom - bottom, height: bottom - top};
-  }));
+            bottom: outer.bottom - bottom, width: right - left, height: bottom - top};
+  };
+  const texts = [...page.querySelectorAll("svg[role=img]")].map(
+    (svg) => [...svg.querySelectorAll("text")].map(place(svg)));
   const wide = [...page.querySelectorAll("main *")].filter(
     (each) => !each.closest(".scroll") && !each.closest("svg") && box(each).right > WIDTH + 0.5);
   document.getElementById("found").textContent = btoa(unescape(encodeURIComponent(JSON.stringify({

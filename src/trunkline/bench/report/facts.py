@@ -53,8 +53,8 @@ def _summary(title: str, run: Run) -> Markup:
     if run.rows:
         fastest = max(run.rows, key=lambda row: row.bandwidth_gb_s)
         quickest = min(run.rows, key=lambda row: row.latency_avg_us)
-        facts["most bandwidth"] = f"{number_word(fastest.bandwidth_gb_s)} GB/s at {size_word(fastest.block_size)}"
-        facts["least latency"] = f"{time_word(quickest.latency_avg_us)} at {size_word(quickest.block_size)}"
+        facts["peak bandwidth"] = f"{number_word(fastest.bandwidth_gb_s)} GB/s at {size_word(fastest.block_size)}"
+        facts["lowest latency"] = f"{time_word(quickest.latency_avg_us)} at {size_word(quickest.block_size)}"
     checked = [row.wrong for row in run.rows if row.wrong is not None]
     facts["wrong blocks"] = f"{sum(checked):,}" if checked else "not checked"
     return element(

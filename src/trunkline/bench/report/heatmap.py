@@ -62,7 +62,7 @@ def _heat_map(rows: list[Row], settings: str) -> Markup:
             "thead",
             element(
                 "tr",
-                element("th", "initiator ↓ target →", scope="col"),
+                element("th", "from ↓ to →", scope="col"),
                 *(element("th", str(target), scope="col") for target in targets),
             ),
         ),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser may load for the page: nothing but the style within it."""
 
-_PERCENTILES = {"50": "p50", "90": "p90", "99": "p99", "99.9": "p99_9"}
+_PERCENTILES = {"P50": "p50", "P90": "p90", "P99": "p99", "P99.9": "p99_9"}
 _MOST_SHOWN = 4
 """So many plots of percentiles are shown at once; the others are folded."""
 
@@ -90,7 +90,7 @@ def _percentiles(series: list[Series], axis: Axis) -> Markup:
     figures = []
     for number, each in enumerate(series):
         lines = [
-            line._replace(label=f"{percent} % take at most")
+            line._replace(label=percent)
             for percent, name in _PERCENTILES.items()
             for line in lines_of([each], _latency(name))
         ]

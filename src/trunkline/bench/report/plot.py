@@ -116,7 +116,7 @@ def _axes(plot: Plot, x: Scale, y: Scale) -> Markup:
     down = [
         join(
             element("line", x1=x(tick), x2=x(tick), y1=TOP, y2=HEIGHT - BOTTOM, class_="grid"),
-            element("text", word(tick), x=x(tick), y=HEIGHT - BOTTOM + 16, text_anchor="middle"),
+            element("text", word(tick), x=x(tick), y=HEIGHT - BOTTOM + 19, text_anchor="middle"),
         )
         for tick in x.ticks
     ]
