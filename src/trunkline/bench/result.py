@@ -6,9 +6,11 @@ is None: null in JSON, nothing in CSV.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+FORMAT: Final = "trunkline-bench/1"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +114,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     rows: tuple[Row, ...]
-    format: Literal["trunkline-bench/1"] = "trunkline-bench/1"
+    format: Literal["trunkline-bench/1"] = FORMAT
     version: str = ""
     started: str = ""
     workload: str = "sweep"
