@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trunkline.bench.coordinator import Alone
 from trunkline.bench.local import LocalWorkers
+from trunkline.bench.roles import assign_roles
 from trunkline.bench.worker import Worker
 from trunkline.config import Settings
 from trunkline.errors import ConfigurationError, GroupFailedError, StoreUnavailableError, WorkerLostError
@@ -47,8 +48,13 @@ def run_session(options: Options, listener: Listener) -> None:
         group: Coordinator = Alone()
         if not options.is_storage:
             store, group = _meet(stack, options)
+        is_target = bool(assign_roles(options).initiators_of(group.rank))
+
+        def open_engine(kind: str, name: str) -> Engine:
+            return _open_engine(kind, name, store, options, is_target=is_target)
+
         try:
-            Worker(group, options, lambda kind, name: _open_engine(kind, name, store, options), listener).run()
+            Worker(group, options, open_engine, listener).run()
         except KeyboardInterrupt:
             group.fail("it was interrupted")
             raise
@@ -109,11 +115,11 @@ def _meet(stack: contextlib.ExitStack, options: Options) -> tuple[Store, Coordin
     return store, group
 
 
-def _open_engine(kind: str, name: str, store: Store | None, options: Options) -> Engine:
+def _open_engine(kind: str, name: str, store: Store | None, options: Options, *, is_target: bool) -> Engine:
     if kind == "nixl":
         from trunkline.bench.engine.nixl import NixlEngine
 
-        return NixlEngine(name, options)
+        return NixlEngine(name, options, is_target=is_target)
     from trunkline.bench.engine.trunkline import TrunklineEngine
 
     namespace = f"/trunkline/bench/{options.benchmark_group}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trunkline.bench.baseline import memcpy_gb_s
 from trunkline.bench.result import Row
 from trunkline.bench.statistics import NOISY, mean, percentile, variation
@@ -81,6 +83,26 @@ def summarise(
         limit_gb_s=limit,
         limit_percent=100 * bandwidth / limit,
         wrong=sum(each.wrong for each in outcomes) if options.check_consistency else None,
+    )
+
+
+def compare_teams(roles: Roles, step: Step, outcomes: Sequence[Outcome]) -> str:
+    """Return in words how the first team's bandwidth relates to the second's, round by round.
+
+    Args:
+        roles: Who did what.
+        step: What was measured.
+        outcomes: What all workers found, by rank.
+    """
+    (first, _), (second, _) = roles.teams
+    rates = [
+        np.sum([outcomes[rank].measured.rates for rank in ranks if outcomes[rank].measured is not None], axis=0)  # type: ignore[union-attr]
+        for _, ranks in roles.teams
+    ]
+    ratios = rates[0] / rates[1]
+    return (
+        f"{step.block_size:,} B × {step.batch_size}: bandwidth of {first} / {second} {np.median(ratios):.2f} "
+        f"(median of {len(ratios)} rounds in turn, {ratios.min():.2f} to {ratios.max():.2f})"
     )
 
 

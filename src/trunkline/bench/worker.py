@@ -14,7 +14,7 @@ from trunkline.bench.plan import plan_steps
 from trunkline.bench.roles import assign_roles
 from trunkline.bench.statistics import Measured, condense
 from trunkline.bench.storage import Storage
-from trunkline.bench.summary import summarise
+from trunkline.bench.summary import compare_teams, summarise
 from trunkline.bench.team import (
     Card,
     Introduction,
@@ -60,8 +60,12 @@ class Listener(Protocol):
         """A row is there (at rank 0)."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something to be said after the table (at rank 0)."""
+        ...
+
     def warn(self, text: str) -> None:
-        """Something that a reader of the results should know (at rank 0)."""
+        """Something that a reader of the results should know at once (at rank 0)."""
         ...
 
 
@@ -192,9 +196,14 @@ class Worker:
             measure(threads, step.warmup, pace._replace(rate=0.0))
         for _ in range(rounds):
             for _, ranks in teams:
+                is_its_turn = self._rank in ranks
+                if len(teams) > 1:
+                    (engine.wake if is_its_turn else engine.rest)()
                 self._group.barrier()
-                if threads and self._rank in ranks:
+                if threads and is_its_turn:
                     found.append(measure(threads, -(-step.iterations // rounds), pace))
+                if len(teams) > 1:
+                    self._group.barrier()
         return found
 
     def _lanes(self, engine: Engine, step: Step) -> list[list[Lane]]:
@@ -285,3 +294,5 @@ class Worker:
             for each in those:
                 if each.first:
                     self._listener.warn(f"wrong bytes: {each.first}")
+        if len(self._roles.teams) > 1:
+            self._listener.note(compare_teams(self._roles, step, outcomes))

@@ -41,6 +41,8 @@ def run_on_terminal(options: Options) -> None:
         with _progress(options) as progress:
             run_session(options, Screen(options, record, progress))
         is_complete = True
+        if record.notes and not options.quiet:
+            _say("\n".join(record.notes))
     except (GroupFailedError, WorkerLostError) as error:
         if options.quiet:
             raise typer.Exit(1) from error
@@ -103,6 +105,10 @@ class Screen:
         self._record.rows.append(row)
         if self._has_table:
             _print(self._table.line(row))
+
+    def note(self, text: str) -> None:
+        """Keep something for the end."""
+        self._record.notes.append(text)
 
     def warn(self, text: str) -> None:
         """Keep and print something that a reader should know."""

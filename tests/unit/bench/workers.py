@@ -83,6 +83,9 @@ class Recorder:
     def measured(self, row: Row) -> None:
         self.rows.append(row)
 
+    def note(self, text: str) -> None:
+        self.warnings.append(text)
+
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 

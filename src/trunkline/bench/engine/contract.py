@@ -77,6 +77,14 @@ class Engine(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """Others are measured now: keep off the processor."""
+        ...
+
+    def wake(self) -> None:
+        """This worker's team is measured now."""
+        ...
+
     def close(self) -> None:
         """Take everything back. Idempotent."""
         ...

@@ -111,6 +111,12 @@ class TrunklineEngine:
     def wait_notification(self, timeout: float) -> bytes:
         return self._agent.wait_notification(timeout=timeout).payload
 
+    def rest(self) -> None:
+        """Nothing: the agent's progress thread sleeps when nothing is to be done."""
+
+    def wake(self) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         self._agent.close(drain=0)
 
