@@ -26,6 +26,14 @@
     │   ├── AgentNameInUseError       a live agent has the name
     │   ├── SessionLostError          our lease is gone, and our keys with it
     │   └── SupersededError           another agent took our name over
+    ├── GroupError                    workers that act together
+    │   ├── GroupFullError            other workers have the seats
+    │   ├── GroupSizeError            workers don't agree how many they are (also ValueError)
+    │   ├── WorkerLostError           workers died; ``ranks`` says which
+    │   ├── WorkerLeftError           workers that are needed left in order; ``ranks`` says which
+    │   ├── GroupFailedError          a worker gave up; ``rank`` and ``reason`` say who and why
+    │   ├── SeatLostError             our lease is gone: the others count us as dead
+    │   └── CollectiveMismatchError   workers made calls that don't go together (also ValueError)
     ├── BackendError
     │   ├── BackendUnavailableError   the backend can't be used here, and why
     │   └── NoBackendError            no backend both sides have can do this transfer
@@ -198,6 +206,66 @@ class SessionLostError(DirectoryError):
 
 class SupersededError(DirectoryError):
     """Another agent took the name over."""
+
+
+class GroupError(TrunklineError):
+    """Workers that act together can't go on."""
+
+
+class GroupFullError(GroupError):
+    """Other workers have the seats of the group, or the one asked for."""
+
+    retryable = True
+
+
+class GroupSizeError(GroupError, ValueError):
+    """Workers of one group were started for different numbers of workers."""
+
+
+class WorkerLostError(GroupError):
+    """Workers died, or were cut off for longer than their TTL.
+
+    Attributes:
+        ranks: Theirs.
+    """
+
+    def __init__(self, message: str, *, ranks: tuple[int, ...], **context: Any) -> None:
+        super().__init__(message, ranks=ranks, **context)
+        self.ranks = ranks
+
+
+class WorkerLeftError(GroupError):
+    """Workers that are needed left the group in order.
+
+    Attributes:
+        ranks: Theirs.
+    """
+
+    def __init__(self, message: str, *, ranks: tuple[int, ...], **context: Any) -> None:
+        super().__init__(message, ranks=ranks, **context)
+        self.ranks = ranks
+
+
+class GroupFailedError(GroupError):
+    """A worker gave up and said so.
+
+    Attributes:
+        rank: Its rank.
+        reason: Why, in its own words.
+    """
+
+    def __init__(self, message: str, *, rank: int, reason: str, **context: Any) -> None:
+        super().__init__(message, rank=rank, reason=reason, **context)
+        self.rank = rank
+        self.reason = reason
+
+
+class SeatLostError(GroupError):
+    """This worker's lease ran out or was revoked: the others count it as dead."""
+
+
+class CollectiveMismatchError(GroupError, ValueError):
+    """Workers made different calls at one point, or with values that don't go together."""
 
 
 class BackendError(TrunklineError):
