@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import Any, Protocol
 
 
 class Coordinator(Protocol):
@@ -21,22 +18,16 @@ class Coordinator(Protocol):
         """How many workers there are."""
         ...
 
-    def barrier(self, *, timeout: float | None = None, ranks: Sequence[int] | None = None) -> None:
+    def barrier(self) -> None:
         """Wait for the others."""
         ...
 
-    def gather(
-        self, value: Any, root: int = 0, *, timeout: float | None = None, ranks: Sequence[int] | None = None
-    ) -> list[Any] | None:
-        """Return everybody's value at the root, None elsewhere."""
+    def gather(self, value: bytes) -> list[Any] | None:
+        """Return everybody's value at rank 0, None elsewhere."""
         ...
 
-    def allgather(self, value: Any, *, timeout: float | None = None, ranks: Sequence[int] | None = None) -> list[Any]:
+    def allgather(self, value: bytes) -> list[Any]:
         """Return everybody's value."""
-        ...
-
-    def fail(self, reason: str) -> None:
-        """Tell the others that this worker gives up."""
         ...
 
 
@@ -46,18 +37,13 @@ class Alone:
     rank = 0
     size = 1
 
-    def barrier(self, *, timeout: float | None = None, ranks: Sequence[int] | None = None) -> None:
+    def barrier(self) -> None:
         """Return at once."""
 
-    def gather(
-        self, value: Any, root: int = 0, *, timeout: float | None = None, ranks: Sequence[int] | None = None
-    ) -> list[Any] | None:
+    def gather(self, value: bytes) -> list[Any] | None:
         """Return the value."""
         return [value]
 
-    def allgather(self, value: Any, *, timeout: float | None = None, ranks: Sequence[int] | None = None) -> list[Any]:
+    def allgather(self, value: bytes) -> list[Any]:
         """Return the value."""
         return [value]
-
-    def fail(self, reason: str) -> None:
-        """There is nobody to tell."""

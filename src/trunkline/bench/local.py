@@ -62,9 +62,7 @@ class LocalWorkers:
                     quiet=True,
                 )
                 arguments = [*self._command, *command_line(options)]
-                self._processes.append(
-                    subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-                )
+                self._processes.append(subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
             self._server.start()
         except BaseException:
             self._end(0)

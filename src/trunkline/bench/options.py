@@ -86,9 +86,7 @@ class Options:
         "sweep", "Workload", "What is measured: block transfers, notifications there and back, or metadata.",
         choices=("sweep", "notifications", "metadata"),
     )  # fmt: skip
-    backend: str = _option(
-        "UCX", "Workload", "What moves the blocks.", choices=("UCX", "CMA", *STORAGE)
-    )
+    backend: str = _option("UCX", "Workload", "What moves the blocks.", choices=("UCX", "CMA", *STORAGE))
     op_type: str = _option("WRITE", "Workload", "What initiators do.", choices=("READ", "WRITE"))
     scheme: str = _option(
         "pairwise", "Workload", "Who moves blocks to whom.", choices=("pairwise", "manytoone", "onetomany", "tp")
@@ -156,12 +154,20 @@ class Options:
     obj_access_key: str = _option("", "Object stores", "The access key.", backends=_OBJECTS, is_secret=True)
     obj_secret_key: str = _option("", "Object stores", "The secret key.", backends=_OBJECTS, is_secret=True)
     obj_session_token: str = _option("", "Object stores", "The session token.", backends=_OBJECTS, is_secret=True)
-    obj_scheme: str = _option("http", "Object stores", "Scheme of the endpoint.", choices=("http", "https"), backends=_OBJECTS)
+    obj_scheme: str = _option(
+        "http", "Object stores", "Scheme of the endpoint.", choices=("http", "https"), backends=_OBJECTS
+    )
     obj_region: str = _option("eu-central-1", "Object stores", "The region.", backends=_OBJECTS)
     obj_endpoint_override: str = _option("", "Object stores", "The endpoint, if not Amazon's.", backends=_OBJECTS)
-    obj_use_virtual_addressing: bool = _option(False, "Object stores", "The bucket is in the host's name.", backends=_OBJECTS)
+    obj_use_virtual_addressing: bool = _option(
+        False, "Object stores", "The bucket is in the host's name.", backends=_OBJECTS
+    )
     obj_req_checksum: str = _option(
-        "supported", "Object stores", "When requests carry checksums.", choices=("supported", "required"), backends=_OBJECTS
+        "supported",
+        "Object stores",
+        "When requests carry checksums.",
+        choices=("supported", "required"),
+        backends=_OBJECTS,
     )
     obj_ca_bundle: str = _option("", "Object stores", "Certificates to trust, a PEM file.", backends=_OBJECTS)
 
@@ -190,9 +196,7 @@ class Options:
         """Return the options that are not at their defaults, without secrets."""
         found = {name: getattr(self, name) for name in settings()}
         return {
-            name: value
-            for name, value in found.items()
-            if value != DEFAULTS[name] and not settings()[name].is_secret
+            name: value for name, value in found.items() if value != DEFAULTS[name] and not settings()[name].is_secret
         }
 
 

@@ -11,10 +11,10 @@ from trunkline.bench.local import LocalWorkers
 from trunkline.bench.roles import assign_roles
 from trunkline.bench.worker import Worker
 from trunkline.config import Settings
-from trunkline.errors import ConfigurationError, GroupFailedError, StoreUnavailableError, WorkerLostError
+from trunkline.errors import ConfigurationError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
@@ -53,16 +53,7 @@ def run_session(options: Options, listener: Listener) -> None:
         def open_engine(kind: str, name: str) -> Engine:
             return _open_engine(kind, name, store, options, is_target=is_target)
 
-        try:
-            Worker(group, options, open_engine, listener).run()
-        except KeyboardInterrupt:
-            group.fail("it was interrupted")
-            raise
-        except (GroupFailedError, WorkerLostError):  # the others know, or will
-            raise
-        except Exception as error:
-            group.fail(f"{type(error).__name__}: {error}")
-            raise
+        Worker(group, options, open_engine, listener).run()
 
 
 def find_rank(options: Options, environment: Mapping[str, str] = os.environ) -> int | None:

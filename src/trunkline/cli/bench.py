@@ -91,6 +91,7 @@ def _shown(default: Any, setting: Setting) -> str:
 
 bench.__signature__ = _signature()  # type: ignore[attr-defined] # what typer and inspect look at
 bench.__annotations__ = {
-    name: parameter.annotation for name, parameter in bench.__signature__.parameters.items()  # type: ignore[attr-defined]
+    name: parameter.annotation
+    for name, parameter in bench.__signature__.parameters.items()  # type: ignore[attr-defined]
 }
 app.callback()(bench)

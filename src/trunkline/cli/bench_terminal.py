@@ -13,7 +13,7 @@ from trunkline.bench.roles import assign_roles
 from trunkline.bench.session import find_rank, run_session
 from trunkline.bench.table import LEGEND, Table
 from trunkline.cli.terminal import escape
-from trunkline.errors import GroupFailedError, WorkerLostError
+from trunkline.errors import GroupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def run_on_terminal(options: Options) -> None:
         is_complete = True
         if record.notes and not options.quiet:
             _say("\n".join(record.notes))
-    except (GroupFailedError, WorkerLostError) as error:
+    except GroupError as error:
         if options.quiet:
             raise typer.Exit(1) from error
         record.notes.append(f"broke off: {error}")

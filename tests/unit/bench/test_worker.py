@@ -65,7 +65,9 @@ def test_every_size_gives_a_row_and_every_block_arrives(op_type: str) -> None:
     ],
 )
 @pytest.mark.parametrize("op_type", ["READ", "WRITE"])
-def test_every_way_to_move_blocks_moves_all_of_them(count: int, changes: dict[str, Any], pairs: int, op_type: str) -> None:
+def test_every_way_to_move_blocks_moves_all_of_them(
+    count: int, changes: dict[str, Any], pairs: int, op_type: str
+) -> None:
     found = run(count, op_type=op_type, workers=count, **changes)
     assert [row.wrong for row in found.rows] == [0] * 6, found.warnings
     assert {row.pairs for row in found.rows} == {pairs}

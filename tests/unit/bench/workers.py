@@ -11,7 +11,7 @@ from trunkline.bench.worker import Worker
 from trunkline.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
@@ -41,27 +41,22 @@ class ThreadGroup:
         self.rank = rank
         self.size = meeting.size
 
-    def barrier(self, *, timeout: float | None = None, ranks: Sequence[int] | None = None) -> None:
+    def barrier(self) -> None:
         try:
             self._meeting.barrier.wait(PATIENCE)
         except threading.BrokenBarrierError:
             raise ClosedError("another worker gave up") from None
 
-    def allgather(self, value: Any, *, timeout: float | None = None, ranks: Sequence[int] | None = None) -> list[Any]:
+    def allgather(self, value: bytes) -> list[Any]:
         self._meeting.values[self.rank] = value
         self.barrier()
         found = list(self._meeting.values)
         self.barrier()
         return found
 
-    def gather(
-        self, value: Any, root: int = 0, *, timeout: float | None = None, ranks: Sequence[int] | None = None
-    ) -> list[Any] | None:
+    def gather(self, value: bytes) -> list[Any] | None:
         found = self.allgather(value)
-        return found if self.rank == root else None
-
-    def fail(self, reason: str) -> None:
-        self._meeting.barrier.abort()
+        return found if self.rank == 0 else None
 
 
 class Recorder:
@@ -90,9 +85,7 @@ class Recorder:
         self.warnings.append(text)
 
 
-def run_workers(
-    *options: Options, wrap: Callable[[Engine], Engine] = lambda engine: engine
-) -> Recorder:
+def run_workers(*options: Options, wrap: Callable[[Engine], Engine] = lambda engine: engine) -> Recorder:
     """Run a worker for each of these options, and return what the first one's listener was told.
 
     Args:
@@ -117,7 +110,7 @@ def run_workers(
             Worker(group, options[rank], open_engine, recorders[rank]).run()
         except BaseException as error:
             failures.append(error)
-            group.fail(str(error))
+            meeting.barrier.abort()
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(options))]
     for thread in threads:
