@@ -102,7 +102,8 @@ class Board:
             return
         self.outage = ""
         entries = event.put if isinstance(event, Changed) else event.entries
-        for entry in entries:
+        # What comes together in a snapshot need not be in order: who is there counts before who ought to be.
+        for entry in sorted(entries, key=lambda entry: not entry.key.startswith(self.key.seats)):
             self._guard(self._put_of_run, entry)
         if isinstance(event, Changed):
             for key in event.deleted:
