@@ -191,16 +191,15 @@ class Worker:
         rounds = ROUNDS if len(teams) > 1 else 1
         threads = self._lanes(engine, step) if self._targets else []
         found: list[Samples] = []
-        self._group.barrier()
-        if threads and step.warmup:
-            measure(threads, step.warmup, pace._replace(rate=0.0))
-        for _ in range(rounds):
+        for turn in range(rounds):
             for _, ranks in teams:
                 is_its_turn = self._rank in ranks
                 if len(teams) > 1:
                     (engine.wake if is_its_turn else engine.rest)()
                 self._group.barrier()
                 if threads and is_its_turn:
+                    if step.warmup and turn == 0:
+                        measure(threads, step.warmup, pace._replace(rate=0.0))
                     found.append(measure(threads, -(-step.iterations // rounds), pace))
                 if len(teams) > 1:
                     self._group.barrier()
