@@ -74,7 +74,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigurationError(f"{where} = {value!r} must be of type {kind.__name__}", option=name)
     if setting.choices:
-        matching = [choice for choice in setting.choices if choice.lower() == value.lower()]
+        matching = [choice for choice in setting.choices if choice.lower() == str(value).lower()]
         if not matching:
             raise ConfigurationError(f"{where} = {value!r} is none of {', '.join(setting.choices)}", option=name)
         return matching[0]

@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
 def plan_steps(options: Options) -> list[Step]:
     """Return the steps: every size of blocks with every number of them, doubling from start to max."""
-    steps = []
+    steps: list[Step] = []
     for block_size in _doubling(options.start_block_size, options.max_block_size):
         for batch_size in _doubling(options.start_batch_size, options.max_batch_size):
             iterations, warmup = options.num_iter, options.warmup_iter

@@ -66,7 +66,7 @@ Lat   from the beginning of a transfer (Prep, or Post where the request was made
 Prep  making the request: the lists of blocks are checked and matched to registered memory
 Post  the call that starts the transfer
 Tx    from the start of that call until the end was seen
-CV    standard deviation over mean of the bandwidth of ten parts of the measurement; ! marks more than 0.25: too noisy"""
+CV    standard deviation over mean of the bandwidth of the measurement's parts; ! marks more than 0.25: too noisy"""
 
 
 class Table:
