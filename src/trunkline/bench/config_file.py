@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from trunkline.bench.options import DEFAULTS, SHORTHANDS, Options, parse_size, settings
+from trunkline.bench.options import DEFAULTS, SHORTHANDS, WORKLOAD_DEFAULTS, Options, parse_size, settings
 from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def make_options(given: Mapping[str, Any], file: Path | None = None) -> Options:
             if short in source:
                 values |= dict.fromkeys(names, source[short])
         values |= {name: value for name, value in source.items() if name not in SHORTHANDS}
+    values = WORKLOAD_DEFAULTS.get(str(values.get("workload")).lower(), {}) | values
     return Options(**{name: _checked(name, value, f"--{name.replace('_', '-')}") for name, value in values.items()})
 
 
