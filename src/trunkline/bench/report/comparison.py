@@ -8,7 +8,7 @@ from trunkline.bench.compare import compare
 from trunkline.bench.report.markup import Markup, element, join
 from trunkline.bench.report.plot import Plot, draw
 from trunkline.bench.report.scale import number_word
-from trunkline.bench.report.series import Line, choose_axis, is_of_pair, settings_word
+from trunkline.bench.report.series import Line, choose_axis, is_drawn, is_of_pair, settings_word
 from trunkline.bench.report.table import folded, make_table
 from trunkline.bench.result import SETTINGS
 
@@ -72,7 +72,7 @@ def _varies(found: Comparison, name: str) -> bool:
 def _lines(found: Comparison, axis: Axis, names: list[str]) -> list[Line]:
     points: dict[str, dict[int, float]] = {}
     for pair in found.pairs:
-        if pair.ratio and not is_of_pair(pair.before.row):
+        if pair.ratio is not None and is_drawn(pair.ratio) and not is_of_pair(pair.before.row):
             label = settings_word({name: pair.settings[name] for name in names}) or str(pair.settings["op_type"])
             points.setdefault(label, {})[getattr(pair.before.row, axis)] = pair.ratio
     return [Line(label, dict(sorted(values.items()))) for label, values in points.items()]
