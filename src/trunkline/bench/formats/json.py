@@ -62,7 +62,7 @@ def _check_row(row: Row, where: str) -> None:
         value = getattr(row, name)
         least = 1 if name in {"block_size", "batch_size", "pairs"} else 0
         if isinstance(value, int | float) and not least <= value <= _MOST:
-            raise ResultError(f"{where}: {name} is {value:.6g}, which can't have been measured")
+            raise ResultError(f"{where}: {name} does not lie between {least} and 2^62: it can't have been measured")
 
 
 def make_schema() -> dict[str, Any]:

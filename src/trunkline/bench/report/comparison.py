@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from trunkline.bench.result import Run
 
 
+_MAY_DIFFER = ("engine", "backend", "initiator_seg_type", "target_seg_type", "num_threads", "pipeline_depth")
+"""Settings that are ignored if nothing else can be compared: the same was moved, by other means."""
+
+
 def compare_section(runs: Mapping[str, Run]) -> Markup:
     """Return how each run compares with the first of them."""
     (first, before), *others = runs.items()
@@ -56,9 +60,10 @@ def _compared(identity: str, first: str, title: str, before: Run, after: Run, ax
 def compare_what_fits(before: Run, after: Run) -> tuple[Comparison, dict[str, tuple[list[object], list[object]]]]:
     """Return a comparison, and which settings it had to ignore since the runs have no value of them in common."""
     found = compare(before, after)
-    if found.pairs or not found.differing:
+    ignored = {name: values for name, values in found.differing.items() if name in _MAY_DIFFER}
+    if found.pairs or not ignored:
         return found, {}
-    return compare(before, after, ignored=found.differing), found.differing
+    return compare(before, after, ignored=ignored), ignored
 
 
 def _values(values: list[object]) -> str:

@@ -106,7 +106,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         sys.executable,
         "-c",
         script,
-        tmp_path,
+        str(tmp_path),
     ]
     tried = subprocess.run([*command[:5], f'mount -t tmpfs none "{tmp_path}"'], capture_output=True, check=False)
     if tried.returncode:
