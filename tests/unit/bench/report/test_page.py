@@ -122,7 +122,8 @@ def test_pairs_of_workers_make_a_heat_map() -> None:
         attributes["class"] for attributes in document.all("td") if re.fullmatch("h.", attributes.get("class") or "")
     ]
     assert len(shades) == 12
-    assert shades.count("h0") == 1
+    assert shades.count("h1") == 1  # the slow one
+    assert shades.count("h7") > 5
     assert any("Slowest 0.983 GB/s (2 → 1)" in words for words in document.text("p"))
     assert "Bandwidth and latency" not in document.text("h2")
 
