@@ -29,7 +29,7 @@ COLUMNS = {
     "P99 Post (us)": "post_p99_us",
     "Avg Tx (us)": "transfer_avg_us",
     "P99 Tx (us)": "transfer_p99_us",
-    "B/W (MiB/Sec)": None,  # until 0.3, beside the same in GB
+    "B/W (MiB/Sec)": None,  # of older versions, beside the same in GB
     "B/W (GiB/Sec)": None,
 }
 """Its column names, and ours."""
