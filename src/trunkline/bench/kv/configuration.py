@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
+from trunkline.bench.kv.access import Access
 from trunkline.bench.kv.document import read_mapping, refuse
-from trunkline.bench.kv.plan import Access, CachePlan
+from trunkline.bench.kv.plan import CachePlan
 from trunkline.bench.kv.split import Split
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -14,15 +14,9 @@ from trunkline.errors import ConfigurationError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from trunkline.bench.kv.access import Access, OpType
     from trunkline.bench.kv.model import ModelShape
     from trunkline.bench.kv.split import Shares, Split
-
-Access = Literal["block", "layer"]
-"""How a rank's cache lies in memory: a page's layers together (``block``), or a layer's pages (``layer``).
-
-Within a page and layer come all keys, then all values; there head by head, and token by token.
-"""
-Operation = Literal["READ", "WRITE"]
 
 MAX_PAGE = 1 << 20
 
@@ -154,16 +148,16 @@ class CachePlan:
         """Bytes that one page moves, over all pairs."""
         return int(self.block_size @ self.blocks_per_page)
 
-    def flows(self, tokens: int, operation: Operation) -> list[Flow]:
+    def flows(self, tokens: int, op_type: OpType) -> list[Flow]:
         """Return what one request moves.
 
         Args:
             tokens: Of its input.
-            operation: READ: the decode ranks read; WRITE: the prefill ranks write.
+            op_type: READ: the decode ranks read; WRITE: the prefill ranks write.
         """
         count = self.blocks_per_page * int(self.pages_of(np.asarray(tokens, np.int64)))
         pairs = self.pairs + (0, len(self.prefill.page_bytes))  # noqa: RUF005 - numpy adds, it does not append
-        initiators, targets = pairs.T if operation == "WRITE" else pairs.T[::-1]
+        initiators, targets = pairs.T if op_type == "WRITE" else pairs.T[::-1]
         return [
             Flow(initiator=initiator, target=target, block_size=size, count=blocks, total_bytes=size * blocks)
             for initiator, target, size, blocks in zip(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trunkline.bench.kv.plan import Operation
+    from trunkline.bench.kv.access import OpType
 
 MAX_PATTERNS = 1000
 MAX_CELLS = 1 << 22
@@ -43,13 +43,13 @@ class Pattern:
     Attributes:
         matrix: Bytes, from the rank of the row to the rank of the column.
         memory: The kind of memory on both sides.
-        operation: WRITE: the rank of the row posts; READ: that of the column.
+        op_type: WRITE: the rank of the row posts; READ: that of the column.
         sleep: Seconds that the ranks wait before they begin, as if they computed.
     """
 
     matrix: NDArray[np.int64]
     memory: Literal["DRAM", "VRAM"] = "DRAM"
-    operation: Operation = "WRITE"
+    op_type: OpType = "WRITE"
     sleep: float = 0.0
 
     @property
@@ -154,8 +154,8 @@ def _pattern(found: object, path: Path, where: str) -> Pattern:
     memory = _KINDS.get(str(found.get("mem_type", "cpu")).lower())
     if memory is None:
         refuse(path, f"has {found['mem_type']!r} as mem_type in {where}; it must be cpu, dram, cuda or vram")
-    operation = str(found.get("xfer_op", "WRITE")).upper()
-    if operation not in ("READ", "WRITE"):
+    op_type = str(found.get("xfer_op", "WRITE")).upper()
+    if op_type not in ("READ", "WRITE"):
         refuse(path, f"has {found['xfer_op']!r} as xfer_op in {where}; it must be READ or WRITE")
     if found.get("shards", 1) != 1:
         refuse(path, f"has {found['shards']!r} shards in {where}; only 1 can be")
@@ -165,7 +165,7 @@ def _pattern(found: object, path: Path, where: str) -> Pattern:
     return Pattern(
         matrix=_matrix(found["matrix"], path, where) if "matrix" in found else _matrix_file(found["matrix_file"], path),
         memory=memory,
-        operation="READ" if operation == "READ" else "WRITE",
+        op_type="READ" if op_type == "READ" else "WRITE",
         sleep=float(sleep) if math.isfinite(sleep) else 0.0,
     )
 

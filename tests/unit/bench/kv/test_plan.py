@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.bench.kv.model import ModelShape, known_models
-from trunkline.bench.kv.plan import Access, CachePlan, Flow, Side
+from trunkline.bench.kv.plan import CachePlan, Flow, Side
 from trunkline.bench.kv.split import Split
 from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from trunkline.bench.kv.access import Access
 
 LLAMA, DEEPSEEK = known_models()["llama-3.1-8b"], known_models()["deepseek-r1"]
 
@@ -83,10 +85,10 @@ def test_every_byte_arrives_where_it_belongs_and_once(
 def test_a_request_moves_what_the_decode_ranks_hold_of_it(plan: CachePlan, tokens: int) -> None:
     pages = -(-tokens // plan.page_size)
     ranks = len(plan.prefill.page_bytes)
-    for operation in ("READ", "WRITE"):
+    for op_type in ("READ", "WRITE"):
         received = np.zeros(len(plan.decode.page_bytes), int)
-        for flow in plan.flows(tokens, operation):
-            sink = (flow.initiator if operation == "READ" else flow.target) - ranks
+        for flow in plan.flows(tokens, op_type):
+            sink = (flow.initiator if op_type == "READ" else flow.target) - ranks
             received[sink] += flow.total_bytes
             assert flow.total_bytes == flow.block_size * flow.count
         assert received.tolist() == (plan.decode.page_bytes * pages).tolist()

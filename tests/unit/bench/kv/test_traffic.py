@@ -36,7 +36,7 @@ def test_one_pattern(tmp_path: Path) -> None:
     assert (traffic.ranks, traffic.iterations, traffic.warmup, traffic.isolated) == (2, 50, 0, 30)
     (pattern,) = traffic.patterns
     assert pattern.matrix.tolist() == [[0, 1 << 20], [4096, 0]]
-    assert (pattern.memory, pattern.operation, pattern.sleep) == ("DRAM", "WRITE", 0.0)
+    assert (pattern.memory, pattern.op_type, pattern.sleep) == ("DRAM", "WRITE", 0.0)
     assert (pattern.total_bytes, pattern.senders) == ((1 << 20) + 4096, 2)
 
 
@@ -52,7 +52,7 @@ def test_patterns_in_files_beside(tmp_path: Path) -> None:
     )
     first, second = read_traffic(path).patterns
     assert first.matrix.tolist() == [[0, 0, 1 << 20], [0, 0, 1 << 20], [0, 0, 0]]
-    assert (first.memory, first.operation, first.sleep, first.senders) == ("VRAM", "READ", 0.5, 2)
+    assert (first.memory, first.op_type, first.sleep, first.senders) == ("VRAM", "READ", 0.5, 2)
     assert second.total_bytes == 2
 
 
