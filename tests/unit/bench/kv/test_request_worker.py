@@ -10,7 +10,7 @@ from tests.unit.bench.kv.ranks import CopyEngine, Threads, run_ranks
 from trunkline.bench.kv.model import ModelShape
 from trunkline.bench.kv.plan import CachePlan
 from trunkline.bench.kv.request import Lengths
-from trunkline.bench.kv.request_worker import RequestRun, RequestWorker
+from trunkline.bench.kv.request_worker import RequestRun, RequestWorker, _Outcome
 from trunkline.bench.kv.split import Split
 from trunkline.errors import ConfigurationError
 
@@ -121,3 +121,23 @@ def test_more_memory_than_there_may_be() -> None:
         ConfigurationError, match=r"rank 0 needs 20,480 bytes .* 30 tokens, and --total-buffer-size is 1,000"
     ):
         run_ranks(2, work)
+
+
+def test_a_request_takes_as_long_as_the_rank_that_takes_longest() -> None:
+    plan = CachePlan(GQA, Split(2), Split(2), page_size=4, access="layer", pages=8)
+
+    def work(group: Threads) -> RequestWorker:
+        return RequestWorker(group, plan, LENGTHS, op_type="WRITE", most_bytes=1 << 20)
+
+    worker = run_ranks(4, work)[0]
+    idle = _Outcome({}, (), 0, "")
+    outcomes = [
+        _Outcome({"0-2": "tcp"}, ((1000, 2000, 9000), (100, 200, 300), (1, 2, 3)), 0, ""),
+        _Outcome({"1-3": "cma"}, ((5000, 1000, 4000), (200, 100, 400), (1, 2, 4)), 0, ""),
+    ]
+    found = worker._summarise("copy", [*outcomes, idle, idle])
+    assert [each.latency_us for each in found.requests] == pytest.approx([10.0, 0.6, 0.005])
+    assert [each.prepare_us for each in found.requests] == pytest.approx([1.0, 0.2, 0.001])
+    assert [each.transfer_us for each in found.requests] == pytest.approx([9.0, 0.4, 0.004])
+    assert found.transports == {"0-2": "tcp", "1-3": "cma"}
+    assert found.wrong is None
