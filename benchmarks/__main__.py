@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import api, cma, crowd, files, large, metadata, phone_book, start, transfer
+from benchmarks import api, cma, coordination, crowd, files, large, metadata, phone_book, start, transfer
 from benchmarks.figure import heading
 from benchmarks.nixl import why_unavailable
 from benchmarks.place import MEMORY, default_place
@@ -24,6 +24,7 @@ TOPICS = {
     "metadata": metadata.measure,
     "large": large.measure,
     "start": start.measure,
+    "coordination": coordination.measure,
     "api": api.measure,
 }
 

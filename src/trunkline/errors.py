@@ -26,6 +26,14 @@
     │   ├── AgentNameInUseError       a live agent has the name
     │   ├── SessionLostError          our lease is gone, and our keys with it
     │   └── SupersededError           another agent took our name over
+    ├── GroupError                    workers that act together
+    │   ├── GroupFullError            other workers have the seats
+    │   ├── GroupSizeError            workers don't agree how many they are (also ValueError)
+    │   ├── WorkerLostError           workers died; ``ranks`` says which
+    │   ├── WorkerLeftError           workers that are needed left in order; ``ranks`` says which
+    │   ├── GroupFailedError          a worker gave up; ``rank`` and ``reason`` say who and why
+    │   ├── SeatLostError             our lease is gone: the others count us as dead
+    │   └── CollectiveMismatchError   workers made calls that don't go together (also ValueError)
     ├── BackendError
     │   ├── BackendUnavailableError   the backend can't be used here, and why
     │   └── NoBackendError            no backend both sides have can do this transfer
@@ -45,7 +53,8 @@
     ├── NotificationOverflowError     notifications were dropped: says how many
     ├── VerificationError             bytes that arrived are not the bytes that were offered
     ├── TicketError                   a ticket that is none, or that its offer does not accept
-    └── FileError                     a file to offer, or the place to take one to, can't be used (also OSError)
+    ├── ResultError                   a file that is no benchmark result, or not of a known format (also ValueError)
+    └── FileError                     a file can't be read, or a place can't be written to (also OSError)
 
 ``retryable`` is a promise: the same call, made again, may succeed without anything else changing.
 """
@@ -199,6 +208,66 @@ class SupersededError(DirectoryError):
     """Another agent took the name over."""
 
 
+class GroupError(TrunklineError):
+    """Workers that act together can't go on."""
+
+
+class GroupFullError(GroupError):
+    """Other workers have the seats of the group, or the one asked for."""
+
+    retryable = True
+
+
+class GroupSizeError(GroupError, ValueError):
+    """Workers of one group were started for different numbers of workers."""
+
+
+class WorkerLostError(GroupError):
+    """Workers died, or were cut off for longer than their TTL.
+
+    Attributes:
+        ranks: Theirs.
+    """
+
+    def __init__(self, message: str, *, ranks: tuple[int, ...], **context: Any) -> None:
+        super().__init__(message, ranks=ranks, **context)
+        self.ranks = ranks
+
+
+class WorkerLeftError(GroupError):
+    """Workers that are needed left the group in order.
+
+    Attributes:
+        ranks: Theirs.
+    """
+
+    def __init__(self, message: str, *, ranks: tuple[int, ...], **context: Any) -> None:
+        super().__init__(message, ranks=ranks, **context)
+        self.ranks = ranks
+
+
+class GroupFailedError(GroupError):
+    """A worker gave up and said so.
+
+    Attributes:
+        rank: Its rank.
+        reason: Why, in its own words.
+    """
+
+    def __init__(self, message: str, *, rank: int, reason: str, **context: Any) -> None:
+        super().__init__(message, rank=rank, reason=reason, **context)
+        self.rank = rank
+        self.reason = reason
+
+
+class SeatLostError(GroupError):
+    """This worker's lease ran out or was revoked: the others count it as dead."""
+
+
+class CollectiveMismatchError(GroupError, ValueError):
+    """Workers made different calls at one point, or with values that don't go together."""
+
+
 class BackendError(TrunklineError):
     """A backend failed."""
 
@@ -311,5 +380,9 @@ class TicketError(TrunklineError):
     """A ticket is not one, or the offer does not accept it: another offer's, in use, or used."""
 
 
+class ResultError(TrunklineError, ValueError):
+    """A file does not hold a benchmark's results, or holds them in a format that is not known."""
+
+
 class FileError(TrunklineError, OSError):
-    """A file to offer can't be read, or the place to take one to can't be written."""
+    """A file can't be read, or the place for one (to take it to, to report to) can't be written to."""

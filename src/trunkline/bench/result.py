@@ -6,11 +6,11 @@ is None: null in JSON, nothing in CSV.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
-FORMAT = "trunkline-bench/1"
+FORMAT: Final = "trunkline-bench/1"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from trunkline.cli.agents import agents
+from trunkline.cli.bench import app as bench
 from trunkline.cli.demo import demo
 from trunkline.cli.doctor import doctor
 from trunkline.cli.etcd import etcd
@@ -62,6 +63,7 @@ def trunkline(
 
 for command in (offer, take, wait, agents, show, watch, ping, doctor, gc, rbac, demo, etcd):
     app.command()(command)
+app.add_typer(bench, name="bench")
 app.command("nixl-path")(nixl_path)
 app.command("as-nixl", context_settings=PASS_ON)(as_nixl)
 

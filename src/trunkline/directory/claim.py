@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trunkline.clock import Clock, Deadline
-from trunkline.directory.process import is_gone
 from trunkline.errors import AgentNameInUseError, MetadataDecodeError, StoreUnavailableError
 from trunkline.metadata.presence import Presence, ProcessRecord, decode_presence
+from trunkline.process import is_gone
 from trunkline.store.contract import (
     NO_LEASE,
     Changed,

@@ -11,12 +11,12 @@ from trunkline.clock import SYSTEM_CLOCK, Clock, Deadline
 from trunkline.config import DEFAULT_TTL
 from trunkline.directory.fetch import Fetch, fetch_each
 from trunkline.directory.listing import list_names
-from trunkline.directory.process import local_process
 from trunkline.directory.publisher import Publisher
 from trunkline.directory.sharing import close_observer, open_observer
 from trunkline.errors import ConfigurationError
 from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey, places
 from trunkline.metadata.presence import Presence, decode_presence
+from trunkline.process import local_process
 from trunkline.store.contract import Get, Transaction
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from trunkline.clock import Deadline
 from trunkline.directory import Directory
-from trunkline.directory.process import local_process
+from trunkline.process import local_process
 from trunkline.directory.session import Content, Session
 from trunkline.errors import AgentNameInUseError, StoreAuthError, StoreUnavailableError
 from trunkline.metadata.key import MetadataKey

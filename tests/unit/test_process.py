@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from trunkline.directory import process
-from trunkline.directory.process import is_gone, local_process
+from trunkline import process
+from trunkline.process import is_gone, local_process
 from trunkline.metadata.presence import ProcessRecord
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells enough about processes")
 
 REPORT = (
-    "import msgspec, sys; from trunkline.directory.process import local_process; "
+    "import msgspec, sys; from trunkline.process import local_process; "
     "sys.stdout.write(msgspec.json.encode(local_process()).decode() + '\\n'); sys.stdout.flush(); sys.stdin.read()"
 )
 

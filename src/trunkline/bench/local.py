@@ -1,0 +1,100 @@
+"""Workers of one machine, and an etcd for them, started for one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from trunkline.bench.options import DEFAULTS
+from trunkline.etcd.server import EtcdServer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from trunkline.bench.options import Options
+
+PATIENCE = 10.0
+"""Seconds for the others to end by themselves."""
+
+_QUICK_ELECTION = ("--heartbeat-interval=10", "--election-timeout=100")
+"""An etcd alone waits for this long before it elects itself."""
+
+_COMMAND = (sys.executable, "-P", "-m", "trunkline", "bench")  # -P: not what lies in the working directory
+
+_OF_RANK_0 = ("local", "csv", "json", "report")
+
+
+class LocalWorkers:
+    """All workers of a run but rank 0, which is this process, and their etcd. A context manager: none outlives it.
+
+    They are started before the etcd serves, and wait for it, so that all of them start at the same time.
+
+    Args:
+        options: The run's.
+        command: What is run for each, before the options.
+    """
+
+    def __init__(self, options: Options, command: tuple[str, ...] = _COMMAND) -> None:
+        self._options = options
+        self._command = command
+        self._directory = tempfile.TemporaryDirectory(prefix="trunkline-bench-")
+        self._server = EtcdServer(Path(self._directory.name), arguments=_QUICK_ELECTION)
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def endpoint(self) -> str:
+        """The etcd's."""
+        return self._server.endpoint
+
+    def __enter__(self) -> Self:
+        try:
+            for rank in range(1, self._options.size):
+                options = dataclasses.replace(
+                    self._options,
+                    **{name: DEFAULTS[name] for name in _OF_RANK_0},
+                    workers=self._options.size,
+                    rank=rank,
+                    etcd_endpoints=self.endpoint,
+                    quiet=True,
+                )
+                arguments = [*self._command, *command_line(options)]
+                self._processes.append(subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+            self._server.start()
+        except BaseException:
+            self._end(0)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(PATIENCE)
+
+    def _end(self, patience: float) -> None:
+        try:
+            for process in self._processes:
+                process.wait(patience)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            for process in self._processes:
+                process.kill()
+                process.wait()
+            self._server.close()
+            self._directory.cleanup()
+
+    def __repr__(self) -> str:
+        return f"<LocalWorkers at {self.endpoint}, pids {[process.pid for process in self._processes]}>"
+
+
+def command_line(options: Options) -> list[str]:
+    """Return options as arguments of the command; secrets, which others could read there, are left out."""
+    arguments = []
+    for name, value in options.given().items():
+        flag = "--" + name.replace("_", "-")
+        arguments += [flag] if value is True else [flag, str(value)]
+    return arguments

@@ -1,0 +1,112 @@
+"""What a run measures, one step after the other: sizes, and how often."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from trunkline.bench.options import MIB
+from trunkline.bench.roles import assign_roles
+from trunkline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trunkline.bench.options import Options
+
+
+class Step(NamedTuple):
+    """One row's work.
+
+    Attributes:
+        number: Which it is, from 0.
+        block_size: Bytes of a block.
+        batch_size: Blocks of a transfer.
+        iterations: Transfers of each thread.
+        warmup: Transfers of each thread before those.
+    """
+
+    number: int
+    block_size: int
+    batch_size: int
+    iterations: int
+    warmup: int
+
+    @property
+    def transfer_size(self) -> int:
+        """Bytes of one transfer."""
+        return self.block_size * self.batch_size
+
+
+def plan_steps(options: Options) -> list[Step]:
+    """Return the steps: every size of blocks with every number of them, doubling from start to max."""
+    steps = []
+    for block_size in _doubling(options.start_block_size, options.max_block_size):
+        for batch_size in _doubling(options.start_batch_size, options.max_batch_size):
+            iterations, warmup = options.num_iter, options.warmup_iter
+            if block_size > MIB:
+                factor = options.large_blk_iter_ftr
+                iterations, warmup = max(1, iterations // factor), warmup // factor
+            steps.append(
+                Step(
+                    len(steps),
+                    block_size,
+                    batch_size,
+                    -(-iterations // options.num_threads),
+                    -(-warmup // options.num_threads),
+                )
+            )
+    return steps
+
+
+def check_options(options: Options) -> None:
+    """Check that options fit together, before anything starts.
+
+    Raises:
+        ConfigurationError: Some don't; it names them, and says what would do.
+    """
+    from trunkline.bench.options import DEFAULTS, settings
+
+    for name, setting in settings().items():
+        if setting.backends and options.backend not in setting.backends and getattr(options, name) != DEFAULTS[name]:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} is for {' and '.join(setting.backends)}, and the backend is "
+                f"{options.backend}: leave it out, or choose another --backend",
+                option=name,
+            )
+    for kind in ("block", "batch"):
+        start, most = getattr(options, f"start_{kind}_size"), getattr(options, f"max_{kind}_size")
+        if start > most:
+            raise ConfigurationError(
+                f"--start-{kind}-size {start} is more than --max-{kind}-size {most}: nothing would be measured"
+            )
+    roles = assign_roles(options)
+    lanes = options.num_threads * options.pipeline_depth * roles.most_peers
+    largest = max(step.transfer_size for step in plan_steps(options))
+    if largest * lanes > options.total_buffer_size:
+        raise ConfigurationError(
+            f"{largest:,} bytes of one transfer, for each of {options.num_threads} threads × "
+            f"{options.pipeline_depth} under way × {roles.most_peers} peers, are more than --total-buffer-size "
+            f"{options.total_buffer_size:,}: lower --max-block-size or --max-batch-size, or raise it"
+        )
+    if "VRAM" in (options.initiator_seg_type, options.target_seg_type):
+        raise ConfigurationError("VRAM needs a GPU and its libraries, which the benchmark does not use yet: DRAM only")
+    if options.engine != "trunkline" and options.backend not in ("UCX", "POSIX"):
+        raise ConfigurationError(f"--engine {options.engine} is measured with UCX and POSIX, not {options.backend}")
+    if options.progress_threads > 1 and options.engine != "nixl":
+        raise ConfigurationError(f"--progress-threads {options.progress_threads}: Trunkline's agents have one")
+    if options.is_storage and (options.bidirectional or options.local > 1 or options.workers > 1):
+        raise ConfigurationError(
+            f"{options.backend} moves blocks between this worker and its files or objects: it runs alone, without "
+            "--bidirectional and without more workers"
+        )
+    if options.is_storage and options.engine == "both":
+        raise ConfigurationError(f"--engine both compares workers, and {options.backend} runs alone")
+    if options.csv == "-" and options.json == "-":
+        raise ConfigurationError("--csv - and --json - would both go to standard output: give one of them a path")
+
+
+def _doubling(start: int, most: int) -> Iterator[int]:
+    value = start
+    while value <= most:
+        yield value
+        value *= 2

@@ -1,0 +1,84 @@
+"""A run's results while they come in, and their files at the end, whatever that is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from trunkline.bench.result import Run
+from trunkline.errors import TrunklineError
+
+if TYPE_CHECKING:
+    from trunkline.bench.options import Options
+    from trunkline.bench.result import Row
+
+
+class Record:
+    """What the worker that writes the results keeps. Not for several threads at once.
+
+    Args:
+        options: The run's.
+
+    Attributes:
+        rows: The rows so far.
+        notes: What a reader should know.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.rows: list[Row] = []
+        self.notes: list[str] = []
+        self._options = options
+        self._started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+
+    def run(self, *, is_complete: bool) -> Run:
+        """Return it as a document."""
+        from trunkline import __version__
+
+        options = self._options
+        noisy = sum(1 for row in self.rows if row.is_noisy)
+        notes = list(self.notes)
+        if noisy:
+            notes.append(
+                f"{noisy} of {len(self.rows)} rows are from a machine too noisy to trust them: their parts' bandwidth "
+                "varied by more than a quarter"
+            )
+        return Run(
+            rows=tuple(self.rows),
+            version=__version__,
+            started=self._started,
+            workload=options.workload,
+            group=options.benchmark_group,
+            options=options.given(),
+            environment=self._environment(),
+            limit="given" if options.limit_gbps else "memcpy",
+            is_complete=is_complete,
+            notes=tuple(notes),
+        )
+
+    def write(self, *, is_complete: bool) -> list[TrunklineError]:
+        """Write the files that were asked for; return why some could not be, after all have been tried."""
+        options = self._options
+        if not (options.csv or options.json or options.report):
+            return []
+        from trunkline.bench import formats
+
+        run = self.run(is_complete=is_complete)
+        failures: list[TrunklineError] = []
+        for path, kind in ((options.csv, "csv"), (options.json, "json"), (options.report, "report")):
+            if not path:
+                continue
+            try:
+                if kind == "report":
+                    from trunkline.bench.report import write_report
+
+                    write_report({options.benchmark_group: run}, path)
+                else:
+                    formats.write(run, path, kind)  # type: ignore[arg-type] # csv or json
+            except TrunklineError as error:
+                failures.append(error)
+        return failures
+
+    def _environment(self) -> dict[str, str]:
+        from trunkline.bench.environment import describe
+
+        return describe()

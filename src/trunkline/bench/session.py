@@ -1,0 +1,117 @@
+"""One worker's run from its options to its end: the group, the engine, what is kept when it breaks off."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from trunkline.bench.coordinator import Alone
+from trunkline.bench.local import LocalWorkers
+from trunkline.bench.roles import assign_roles
+from trunkline.bench.worker import Worker
+from trunkline.config import Settings
+from trunkline.errors import ConfigurationError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trunkline.bench.coordinator import Coordinator
+    from trunkline.bench.engine.contract import Engine
+    from trunkline.bench.options import Options
+    from trunkline.bench.worker import Listener
+    from trunkline.store.contract import Store
+
+DEFAULT_ENDPOINT = "http://localhost:2379"
+"""NIXLBench's."""
+
+TTL = 5.0
+"""Seconds until the others hear of a worker that was killed."""
+
+RANKS = ("SLURM_PROCID", "JOB_COMPLETION_INDEX", "RANK")
+"""Where cluster managers say which of its job's processes one is: Slurm, indexed jobs of Kubernetes, torchrun."""
+
+
+def run_session(options: Options, listener: Listener) -> None:
+    """Be one worker of a run, to its end.
+
+    Args:
+        options: The run's, checked.
+        listener: Who is told how it goes.
+
+    Raises:
+        TrunklineError: It broke off; the other workers were told why.
+        KeyboardInterrupt: Likewise.
+    """
+    with contextlib.ExitStack() as stack:
+        store: Store | None = None
+        group: Coordinator = Alone()
+        if not options.is_storage:
+            store, group = _meet(stack, options)
+        is_target = bool(assign_roles(options).initiators_of(group.rank))
+
+        def open_engine(kind: str, name: str) -> Engine:
+            return _open_engine(kind, name, store, options, is_target=is_target)
+
+        Worker(group, options, open_engine, listener).run()
+
+
+def find_rank(options: Options, environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return this worker's number, if it is given or the environment has one; None to number workers as they come.
+
+    Raises:
+        ConfigurationError: It is not one of the group's.
+    """
+    where, text = "--rank", str(options.rank)
+    if options.local:
+        return 0
+    if options.rank < 0:
+        where = next((name for name in RANKS if environment.get(name)), "")
+        if not where:
+            return None
+        text = environment[where]
+    if not text.isdecimal() or int(text) >= options.size:
+        raise ConfigurationError(
+            f"{where}={text}: the group has {options.size} workers, so that ranks go from 0 to {options.size - 1}; "
+            "give --workers, or another rank",
+            rank=text,
+        )
+    return int(text)
+
+
+def _meet(stack: contextlib.ExitStack, options: Options) -> tuple[Store, Coordinator]:
+    from trunkline.coordination import Group
+    from trunkline.store.registry import open_store
+
+    rank = find_rank(options)
+    credentials: dict[str, Any] = {}
+    if options.local:
+        url = stack.enter_context(LocalWorkers(options)).endpoint
+        credentials = {"credentials": ""}  # those of the environment are for another
+    else:
+        url = options.etcd_endpoints or Settings.from_environment().store or DEFAULT_ENDPOINT
+    try:
+        store = stack.enter_context(open_store(url, **credentials))
+        group = stack.enter_context(
+            Group(options.benchmark_group, options.size, store=store, rank=rank, ttl=TTL, timeout=options.timeout)
+        )
+    except StoreUnavailableError as error:
+        if url != DEFAULT_ENDPOINT:
+            raise
+        raise StoreUnavailableError(
+            f"{error}. That is where workers meet if nothing else is said: give --etcd-endpoints, or --local 2 to "
+            "start two workers and an etcd on this machine",
+            **error.context,
+        ) from error
+    return store, group
+
+
+def _open_engine(kind: str, name: str, store: Store | None, options: Options, *, is_target: bool) -> Engine:
+    if kind == "nixl":
+        from trunkline.bench.engine.nixl import NixlEngine
+
+        return NixlEngine(name, options, is_target=is_target)
+    from trunkline.bench.engine.trunkline import TrunklineEngine
+
+    namespace = f"/trunkline/bench/{options.benchmark_group}"
+    return TrunklineEngine(name, "" if store is None else store, namespace, options)

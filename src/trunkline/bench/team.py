@@ -1,0 +1,112 @@
+"""What the workers of a run tell each other before they begin."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from trunkline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trunkline.bench.options import Options
+
+OWN = frozenset(
+    {
+        "local", "workers", "rank", "etcd_endpoints", "device_list", "csv", "json", "report", "limit_gbps", "quiet",
+        "obj_access_key", "obj_secret_key", "obj_session_token", "filepath", "filenames",
+    }
+)  # fmt: skip
+"""Options that each worker has for itself; the others must be the same on all."""
+
+
+class Introduction(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a worker is.
+
+    Attributes:
+        rank: Its number.
+        host: Its host.
+        pid: Its process.
+        options: Its options that are not at their defaults.
+    """
+
+    rank: int
+    host: str
+    pid: int
+    options: dict[str, str | int | float | bool]
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker's memory is reached.
+
+    Attributes:
+        agent: Its agent's name.
+        handed: What its engine wants to be handed over.
+        addresses: Where its buffers for others begin.
+    """
+
+    agent: str
+    handed: bytes
+    addresses: tuple[int, ...]
+
+
+class Link(msgspec.Struct, frozen=True):
+    """What carries a pair's bytes."""
+
+    initiator: int
+    target: int
+    transport: str
+
+
+_INTRODUCTION = msgspec.msgpack.Decoder(Introduction)
+_CARD = msgspec.msgpack.Decoder(Card)
+_LINKS = msgspec.msgpack.Decoder(list[Link])
+
+
+def introduce(rank: int, options: Options) -> bytes:
+    """Return this worker's introduction, encoded."""
+    return msgspec.msgpack.encode(
+        Introduction(rank=rank, host=socket.gethostname(), pid=os.getpid(), options=options.given())
+    )
+
+
+def decode_introductions(those: Sequence[bytes]) -> list[Introduction]:
+    """Decode what all sent, and check that they want the same.
+
+    Raises:
+        ConfigurationError: Two have different options; it names them.
+    """
+    from trunkline.bench.options import DEFAULTS
+
+    found = [_INTRODUCTION.decode(each) for each in those]
+    first = found[0]
+    for other in found[1:]:
+        for name in sorted({*first.options, *other.options} - OWN):
+            values = [each.options.get(name, DEFAULTS.get(name)) for each in (first, other)]
+            if values[0] != values[1]:
+                raise ConfigurationError(
+                    f"workers want different things: --{name.replace('_', '-')} is {values[0]!r} at rank {first.rank} "
+                    f"(pid {first.pid} on {first.host}) and {values[1]!r} at rank {other.rank} (pid {other.pid} on "
+                    f"{other.host}); give all of them the same",
+                    option=name,
+                )
+    return found
+
+
+def encode(value: Any) -> bytes:
+    """Encode a card, or a list of links."""
+    return msgspec.msgpack.encode(value)
+
+
+def decode_cards(those: Sequence[bytes]) -> list[Card]:
+    """Decode everybody's card, by rank."""
+    return [_CARD.decode(each) for each in those]
+
+
+def decode_links(those: Sequence[bytes]) -> list[Link]:
+    """Decode everybody's links, in the order of ranks."""
+    return [link for each in those for link in _LINKS.decode(each)]

@@ -1,0 +1,97 @@
+"""``trunkline bench``: one worker of a benchmark, or with --local all of them."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trunkline.bench.options import DEFAULTS, SHORTHANDS, settings
+
+if TYPE_CHECKING:
+    from trunkline.bench.options import Setting
+
+EITHER_SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}
+"""NIXLBench writes --block_size, others --block-size."""
+
+app = typer.Typer(
+    invoke_without_command=True, context_settings=EITHER_SPELLING, rich_markup_mode=None, add_completion=False
+)
+
+
+def bench(context: typer.Context, *, config_file: Path | None, **given: Any) -> None:
+    """Measure how fast blocks move between workers, or between memory and files or objects.
+
+    On one machine: trunkline bench --local 2. On several: the same command on each, with --etcd-endpoints; rank 0
+    prints the table. Options have NIXLBench's names, and may be written with _ or -; sizes as 64KiB.
+    """
+    from trunkline.bench.config_file import make_options
+    from trunkline.bench.plan import check_options
+    from trunkline.cli.bench_terminal import run_on_terminal
+
+    is_given = config_file is not None or any(value is not None for value in given.values())
+    if context.invoked_subcommand is not None:
+        if is_given:
+            raise typer.BadParameter(f"the options before {context.invoked_subcommand!r} are for a run; leave them out")
+        return
+    options = make_options(given, config_file)
+    check_options(options)
+    run_on_terminal(options)
+
+
+def _signature() -> inspect.Signature:
+    """Return the command's parameters: an option for each setting, None where it is not given."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        inspect.Parameter(
+            "config_file",
+            keyword,
+            default=None,
+            annotation=Annotated[
+                Path | None, typer.Option(help="TOML file with options; the command line wins.", metavar="FILE")
+            ],
+        ),
+    ]
+    for name, setting in settings().items():
+        parameters.append(inspect.Parameter(name, keyword, default=None, annotation=_annotation(name, setting)))
+    for short, (start, most) in SHORTHANDS.items():
+        setting = settings()[start]
+        both = f"Both --{start.replace('_', '-')} and --{most.replace('_', '-')}."
+        annotation = _annotation(start, setting, meaning=both, shown="")
+        parameters.append(inspect.Parameter(short, keyword, default=None, annotation=annotation))
+    return inspect.Signature(parameters)
+
+
+def _annotation(name: str, setting: Setting, *, meaning: str = "", shown: str | None = None) -> Any:
+    default = DEFAULTS[name]
+    kind: Any = str if setting.is_size else type(default)
+    shown = _shown(default, setting) if shown is None else shown
+    words = meaning or setting.meaning
+    if setting.choices:
+        words += f" One of {', '.join(setting.choices)}."
+    option = typer.Option(
+        help=words + (f" Default {shown}." if shown else ""),
+        metavar="SIZE" if setting.is_size else None,
+        show_default=False,
+        rich_help_panel=setting.panel,
+    )
+    return Annotated[kind | None, option]
+
+
+def _shown(default: Any, setting: Setting) -> str:
+    from trunkline.cli.table import size
+
+    if default in ("", False, -1) or (default == 0 and not isinstance(default, bool)):
+        return ""
+    return size(default) if setting.is_size else f"{default:g}" if isinstance(default, float) else str(default)
+
+
+bench.__signature__ = _signature()  # type: ignore[attr-defined] # what typer and inspect look at
+bench.__annotations__ = {
+    name: parameter.annotation
+    for name, parameter in bench.__signature__.parameters.items()  # type: ignore[attr-defined]
+}
+app.callback()(bench)

@@ -1,0 +1,161 @@
+"""A run of the benchmark on a terminal: the table on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from trunkline.bench.record import Record
+from trunkline.bench.roles import assign_roles
+from trunkline.bench.session import find_rank, run_session
+from trunkline.bench.table import LEGEND, Table
+from trunkline.cli.terminal import escape
+from trunkline.errors import GroupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.progress import Progress, TaskID
+
+    from trunkline.bench.options import Options
+    from trunkline.bench.plan import Step
+    from trunkline.bench.result import Row
+    from trunkline.bench.roles import Roles
+    from trunkline.bench.team import Introduction, Link
+
+
+def run_on_terminal(options: Options) -> None:
+    """Run one worker; rank 0's prints the table and writes the files, also if it breaks off.
+
+    Raises:
+        TrunklineError: As :func:`~trunkline.bench.session.run_session`; or a file could not be written.
+        KeyboardInterrupt: It was interrupted.
+        typer.Exit: Blocks were wrong, or (for workers that another one started) somebody else told why it ended.
+    """
+    record = Record(options)
+    is_complete = False
+    try:
+        with _progress(options) as progress:
+            run_session(options, Screen(options, record, progress))
+        is_complete = True
+        if record.notes and not options.quiet:
+            _say("\n".join(record.notes))
+    except GroupError as error:
+        if options.quiet:
+            raise typer.Exit(1) from error
+        record.notes.append(f"broke off: {error}")
+        raise
+    except KeyboardInterrupt:
+        record.notes.append("broke off: it was interrupted")
+        raise
+    except Exception as error:
+        record.notes.append(f"broke off: {error}")
+        raise
+    finally:
+        failures = record.write(is_complete=is_complete) if record.rows else []
+        for failure in failures:
+            _say(f"trunkline: {failure}")
+    if failures or any(row.wrong for row in record.rows):
+        raise typer.Exit(1)
+
+
+class Screen:
+    """Listens to a run and shows it."""
+
+    def __init__(self, options: Options, record: Record, progress: Progress | None) -> None:
+        self._options = options
+        self._record = record
+        self._progress = progress
+        self._task: TaskID | None = None
+        roles = assign_roles(options)
+        self._table = Table(
+            has_pairs=len(roles.pairs) > len(roles.teams),
+            has_engines=len(roles.teams) > 1,
+            is_checked=options.check_consistency,
+        )
+        self._has_table = "-" not in (options.csv, options.json)
+
+    def introduced(self, rank: int, workers: list[Introduction], roles: Roles, links: list[Link]) -> None:
+        """Print who is there and what carries the bytes; at rank 0 then the legend, and the table's first line."""
+        options = self._options
+        if not options.quiet:
+            _say("\n".join(_roles_lines(options, workers, roles, links)))
+        if rank != 0:
+            return
+        if not options.quiet:
+            limit = f"{options.limit_gbps:g} GB/s" if options.limit_gbps else "a memcpy of a transfer's size, at rank 0"
+            _say(f"{LEGEND}\n% of limit: the limit is {limit}")
+        if self._has_table:
+            _print(self._table.header)
+
+    def stepping(self, step: Step, count: int) -> None:
+        """Show which step runs."""
+        if self._progress is None:
+            return
+        text = f"{step.block_size:,} B × {step.batch_size}"
+        if self._task is None:
+            self._task = self._progress.add_task(text, total=count)
+        self._progress.update(self._task, completed=step.number, description=text)
+
+    def measured(self, row: Row) -> None:
+        """Keep and print a row."""
+        self._record.rows.append(row)
+        if self._has_table:
+            _print(self._table.line(row))
+
+    def note(self, text: str) -> None:
+        """Keep something for the end."""
+        self._record.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        """Keep and print something that a reader should know."""
+        self._record.notes.append(text)
+        _say(text)
+
+
+def _roles_lines(options: Options, workers: list[Introduction], roles: Roles, links: list[Link]) -> Iterator[str]:
+    transports = {(link.initiator, link.target): link.transport for link in links}
+    verb = {"READ": "reads from", "WRITE": "writes to"}[options.op_type]
+    for worker in workers:
+        engine, _ = roles.team_of(worker.rank)
+        where = f"rank {worker.rank}: pid {worker.pid} on {escape(worker.host)}, {engine} over {options.backend}"
+        targets = roles.targets_of(worker.rank)
+        if options.is_storage:
+            what = f"{verb} {'objects' if options.backend == 'OBJ' else 'files'}"
+        elif targets:
+            what = ", ".join(f"{verb} rank {each} ({transports[worker.rank, each]})" for each in targets)
+        else:
+            what = f"target of {', '.join(str(each) for each in roles.initiators_of(worker.rank))}"
+        yield f"{where}: {what}"
+
+
+@contextlib.contextmanager
+def _progress(options: Options) -> Iterator[Progress | None]:
+    """Show a bar where standard error is a terminal, and the table does not go to another."""
+    if options.quiet or not sys.stderr.isatty() or find_rank(options) not in (0, None):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns,
+        console=Console(stderr=True, highlight=False),
+        redirect_stdout=sys.stdout.isatty(),
+        transient=True,
+    ) as progress:
+        yield progress
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,163 @@
+"""Bytes from one worker to another, in order.
+
+A message lies in the receiver's inbox, on the receiver's lease: so it is there even if the sender has left meanwhile.
+Who has received it deletes it and writes the number into the sender's inbox, in one transaction; a sender is at most
+``WINDOW`` small messages ahead of these receipts, and waits for that of a large one.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from trunkline.coordination.chunks import read_chunks, write_chunks
+from trunkline.coordination.record import INLINE_SIZE, MAX_CONTENT_SIZE, Parcel, encode_parcel
+from trunkline.errors import ConfigurationError, DeadlineError, GroupError
+from trunkline.store.contract import Delete, Operation, Put
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trunkline.clock import Deadline
+    from trunkline.coordination.board import Board
+    from trunkline.coordination.link import Link
+
+WINDOW = 64
+"""Messages that one worker may send to another before the first is received."""
+
+_CALL = "message"
+
+
+class Mailbox:
+    """The messages of one worker. Any thread; to or from one other worker, one at a time.
+
+    Args:
+        link: The way to the others.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._lock = threading.Lock()  # guards the locks; the numbers belong to who holds the pair's lock
+        self._locks: dict[tuple[str, int], threading.Lock] = {}
+        self._sent: dict[int, int] = {}
+        self._received: dict[int, int] = {}
+
+    def send(self, rank: int, data: bytes, deadline: Deadline) -> None:
+        """Send bytes to a worker.
+
+        Raises:
+            ConfigurationError: They are over 64 MiB.
+            DeadlineError: It does not receive.
+            GroupError: The run ended, or that worker left.
+            StoreError: The store failed.
+        """
+        if len(data) > MAX_CONTENT_SIZE:
+            raise ConfigurationError(
+                f"send to rank {rank}: {len(data)} bytes; at most {MAX_CONTENT_SIZE} can be sent",
+                size=len(data),
+                limit=MAX_CONTENT_SIZE,
+            )
+        link = self._link
+        with self._turn("send to", rank, deadline):
+            number = self._sent.get(rank, 0)
+            self._wait_for_receipt(rank, number - WINDOW, deadline)
+            lease = link.board.members[rank]
+            is_large = len(data) > INLINE_SIZE
+            parcel = (
+                Parcel(number, _CALL, chunks=write_chunks(link, data, deadline, lease=lease, peer=rank))
+                if is_large
+                else Parcel(number, _CALL, data)
+            )
+            put = Put(link.key.message(rank, link.rank, number), encode_parcel(parcel), lease)
+            if not link.write((put,), deadline, peer=rank):
+                self._wait_for_receipt(rank, number, deadline)  # raises what the watch tells of its end
+            if is_large:
+                self._wait_for_receipt(rank, number, deadline)
+            self._sent[rank] = number + 1
+
+    def receive(self, rank: int, deadline: Deadline) -> bytes:
+        """Return the next bytes that a worker sent.
+
+        Raises:
+            DeadlineError: It did not send.
+            MetadataDecodeError: Another program has been at the keys.
+            GroupError: The run ended, or that worker left.
+            StoreError: The store failed.
+        """
+        link = self._link
+        with self._turn("recv from", rank, deadline):
+            number = self._received.get(rank, 0)
+            parcel = self._next(rank, number, deadline)
+            data: bytes | None = parcel.content
+            spent: list[Operation] = [Delete(link.key.message(link.rank, rank, number))]
+            if parcel.chunks is not None:
+                data = read_chunks(link, parcel.chunks, deadline)
+                spent.append(Delete(link.key.chunks(parcel.chunks.content), prefix=True))
+            if data is None:  # they hang on our own lease
+                link.wait(lambda board: board.check((rank,)), deadline)
+                raise self._overdue("recv from", rank, deadline)
+            receipt = Parcel(number, _CALL)
+            put = Put(link.key.receipt(rank, link.rank), encode_parcel(receipt), link.board.members[rank])
+            if not link.write((*spent, put), deadline, peer=rank):
+                link.write(spent, deadline)  # the sender has gone
+            self._received[rank] = number + 1
+            return data
+
+    def _next(self, rank: int, number: int, deadline: Deadline) -> Parcel:
+        def look(board: Board) -> Parcel | None:
+            found = board.message(rank, number)
+            if found is None:
+                board.check((rank,))
+            return found
+
+        try:
+            found = self._link.wait(look, deadline)
+        except GroupError:
+            # The watch of who is there may be ahead of the inbox's: it may have been sent before.
+            self._link.read_inbox(deadline)
+            found = self._link.wait(look, deadline)
+        if found is None:
+            raise self._overdue("recv from", rank, deadline)
+        return found
+
+    def _wait_for_receipt(self, rank: int, number: int, deadline: Deadline) -> None:
+        """Wait until a worker has received a message."""
+
+        def look(board: Board) -> bool | None:
+            if number < 0 or board.receipts.get(rank, -1) >= number:
+                return True
+            board.check((rank,))
+            return None
+
+        if self._link.wait(look, deadline) is None:
+            raise self._overdue("send to", rank, deadline)
+
+    def _overdue(self, what: str, rank: int, deadline: Deadline) -> DeadlineError:
+        board = self._link.board
+        group = self._link.key.group.name
+        state = "it has not received what was sent" if what == "send to" else "nothing came"
+        outage = f" The store can't be reached: {board.outage}." if board.outage else ""
+        return DeadlineError(
+            f"{what} rank {rank} ({board.place(rank)}) of group {group!r} at {self._link.store.url}: after "
+            f"{deadline.elapsed:.1f} s {state}.{outage} Make the same call again to go on waiting",
+            group=group,
+            ranks=(rank,),
+            elapsed=deadline.elapsed,
+        )
+
+    @contextmanager
+    def _turn(self, what: str, rank: int, deadline: Deadline) -> Iterator[None]:
+        with self._lock:
+            lock = self._locks.setdefault((what, rank), threading.Lock())
+        remaining = deadline.remaining()
+        if not lock.acquire(timeout=-1 if remaining is None else remaining):
+            raise DeadlineError(
+                f"{what} rank {rank}: another thread of this worker was at it for {deadline.elapsed:.1f} s",
+                ranks=(rank,),
+                elapsed=deadline.elapsed,
+            )
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,275 @@
+"""How workers find a run and their seats in it.
+
+Theory of operation. The first worker founds the run: it writes the run's record, with a token that no other run ever
+has, and takes a seat, in one transaction. The others take seats of that run, each by a transaction that holds only
+while the record is as they read it. When all seats are taken the founder writes the members' leases into the record.
+That one write is the beginning for all of them, and shuts the run.
+
+Everything hangs on the leases of its workers, the record on the founder's. Until the run has begun, a worker that dies
+only frees its seat. If it was the founder, the record goes, and those who had seats begin again. A newcomer that finds
+a run it can't join waits for the record to go. Workers that are provably gone (their processes ran on this machine and
+ended) are not waited for: their leases are revoked.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+from trunkline.clock import Clock, Deadline
+from trunkline.coordination.key import GroupKey, RunKey, parse_number
+from trunkline.coordination.link import Link
+from trunkline.coordination.record import RunRecord, SeatRecord, decode_run, decode_seat, encode_record
+from trunkline.errors import DeadlineError, GroupFullError, GroupSizeError
+from trunkline.process import is_gone, local_process
+from trunkline.store.contract import (
+    Changed,
+    Delete,
+    Get,
+    Interrupted,
+    KeyHasLease,
+    KeyHasRevision,
+    KeyIsAbsent,
+    Put,
+    Snapshot,
+    Transaction,
+)
+
+if TYPE_CHECKING:
+    from trunkline.coordination.board import Board
+    from trunkline.store.contract import Entry, Lease, Store, TransactionResult, WatchEvent
+
+_log = logging.getLogger(__name__)
+
+EXPIRY_DELAY = 2.0
+"""Seconds that a store may take to delete the keys of a lease that ran out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """A worker that looks for its run.
+
+    Attributes:
+        store: Where.
+        group: The group's keys.
+        size: How many workers it has.
+        rank: The rank to have; None for the lowest that is free.
+        lease: What the worker's keys will hang on.
+        clock: Measures waiting.
+        deadline: When to give up.
+    """
+
+    store: Store
+    group: GroupKey
+    size: int
+    rank: int | None
+    lease: Lease
+    clock: Clock
+    deadline: Deadline
+
+    def join(self) -> Link:
+        """Take a seat and wait until all are taken.
+
+        Raises:
+            GroupFullError: Other workers had the seats until the deadline.
+            GroupSizeError: A run of another size lives.
+            DeadlineError: Workers are missing.
+            SeatLostError: The lease is gone.
+            MetadataDecodeError: Another program has been at the keys.
+            StoreError: The store failed.
+        """
+        while True:
+            key, rank = self._sit()
+            link = Link(self.store, key, rank, self.lease, self.clock)
+            try:
+                if self._wait_for_others(link):
+                    return link
+            except BaseException:
+                link.close()
+                raise
+            link.close()
+            self._transact(
+                Transaction((KeyHasLease(key.seat(rank), self.lease.id),), (Delete(key.seat(rank)),)),
+            )
+
+    def _sit(self) -> tuple[RunKey, int]:
+        """Take a seat; return where."""
+        while True:
+            first = self.rank or 0
+            run = RunRecord(secrets.token_hex(16), self.size, self.lease.id)
+            key = self.group.of_run(run.token)
+            result = self._transact(
+                Transaction(
+                    (KeyIsAbsent(self.group.run),),
+                    (Put(self.group.run, encode_record(run), self.lease.id), self._seat(key, first)),
+                    (Get(self.group.run),),
+                )
+            )
+            if result.succeeded:
+                return key, first
+            if not result.reads[0]:
+                continue
+            entry = result.reads[0][0]
+            record = decode_run(entry.key, entry.value)
+            key = self.group.of_run(record.token)
+            if record.founder == self.lease.id:  # an attempt that succeeded and whose answer was lost
+                return key, first
+            if record.members or record.size != self.size:
+                self._wait_for_change(entry, record)
+                continue
+            rank = self._sit_beside(entry, record, key)
+            if rank is not None:
+                return key, rank
+
+    def _sit_beside(self, run: Entry, record: RunRecord, key: RunKey) -> int | None:
+        """Take a seat of a run that somebody else founded; None if that must be looked at again."""
+        taken = {0} if self.size > 1 else set()  # a guess: founders mostly sit there
+        while True:
+            rank = self.rank
+            if rank is None:
+                rank = next((free for free in range(self.size) if free not in taken), None)
+            if rank is not None:
+                result = self._transact(
+                    Transaction(
+                        (KeyHasRevision(run.key, run.mod_revision), KeyIsAbsent(key.seat(rank))),
+                        (self._seat(key, rank),),
+                        (Get(run.key), Get(key.seats, prefix=True)),
+                    )
+                )
+                if result.succeeded:
+                    return rank
+                found, seats = result.reads
+                if not found or found[0].mod_revision != run.mod_revision:
+                    return None
+                holders = {parse_number(seat.key.removeprefix(key.seats)): seat for seat in seats}
+                for number, seat in holders.items():
+                    if number is not None and seat.lease == self.lease.id:  # again a lost answer
+                        return number
+                taken = {number for number in holders if number is not None}
+                if self.rank is None:
+                    continue
+            self._wait_for_change(run, record)
+            return None
+
+    def _wait_for_change(self, run: Entry, record: RunRecord) -> None:
+        """Return when a run that can't be joined must be looked at again; raise if it stays as it is."""
+        key = self.group.of_run(record.token)
+        result = self._transact(Transaction((), (Get(run.key), Get(key.seats, prefix=True))))
+        found, seats = result.reads
+        if not found or found[0].mod_revision != run.mod_revision:
+            return
+        holders = {seat.key.removeprefix(key.seats): decode_seat(seat.key, seat.value) for seat in seats}
+        dead = [seat for seat in seats if is_gone(holders[seat.key.removeprefix(key.seats)].process)]
+        if dead:
+            for seat in dead:
+                _log.info("%s: its process has ended: its lease is revoked", seat.key)
+                self.store.revoke(seat.lease, timeout=self.deadline.remaining())
+            return
+        patience = self.deadline
+        if record.size != self.size:
+            # If it is still there once its lease must have ended, its founder lives.
+            left = self.store.time_to_live(run.lease, timeout=self.deadline.remaining()) or 0.0
+            patience = Deadline(self.deadline.remaining(left + EXPIRY_DELAY), self.clock)
+        outage = ""
+        with self.store.watch(run.key, prefix=True, after=result.revision) as watch:
+            while (event := watch.next(patience.remaining())) is not None:
+                if isinstance(event, Interrupted):
+                    outage = event.reason
+                elif outage or isinstance(event, Snapshot) or _concerns(event, run.key, key):
+                    return
+        self._refuse(record, holders, outage)
+
+    def _refuse(self, record: RunRecord, holders: dict[str, SeatRecord], outage: str) -> NoReturn:
+        elapsed = self.deadline.elapsed
+        who = ", ".join(f"rank {rank}: {seat.place}" for rank, seat in list(holders.items())[:8]) or "nobody"
+        where = f"group {self.group.name!r} at {self.store.url}"
+        context = {"group": self.group.name, "size": self.size, "elapsed": elapsed, "url": self.store.url}
+        state = f" (the store can't be reached: {outage})" if outage else ""
+        if record.size != self.size:
+            raise GroupSizeError(
+                f"{where}: this worker was started for {self.size} workers, but there is a run of {record.size} ({who})"
+                f"; it is still there after {elapsed:.1f} s{state}. Start all workers with the same size, or this one "
+                "in another group",
+                found=record.size,
+                **context,
+            )
+        what = "all its seats are" if self.rank is None or record.members else f"rank {self.rank} is"
+        raise GroupFullError(
+            f"{where}: {what} taken by other workers ({who}); waited {elapsed:.1f} s for them to go{state}. It is a "
+            f"group of {self.size}: start no more than that, end the other run, or use another group",
+            **context,
+        )
+
+    def _wait_for_others(self, link: Link) -> bool:
+        """Wait until the run begins; return whether it did with this worker."""
+        is_marked = False
+
+        def look(board: Board) -> str | None:
+            board.check(())
+            if board.members:
+                return "begun"
+            if board.is_dissolved:
+                return "dissolved"
+            is_founder = board.run is not None and board.run.founder == self.lease.id
+            return "complete" if is_founder and not is_marked and len(board.seats) == self.size else None
+
+        while True:
+            state = link.wait(look, self.deadline)
+            if state is None:
+                self._report_missing(link)
+            if state == "complete":
+                self._begin(link)
+                is_marked = True
+                continue
+            return state == "begun"
+
+    def _begin(self, link: Link) -> None:
+        """Write who is in the run. If somebody has vanished meanwhile everybody will see that."""
+        run = link.board.run
+        assert run is not None
+        leases = tuple(link.board.seats[rank].lease for rank in range(self.size))
+        self._transact(
+            Transaction(
+                (KeyHasRevision(self.group.run, link.board.run_revision),),
+                (Put(self.group.run, encode_record(msgspec.structs.replace(run, members=leases)), self.lease.id),),
+            )
+        )
+
+    def _report_missing(self, link: Link) -> NoReturn:
+        present = sorted(link.board.seats)
+        missing = [rank for rank in range(self.size) if rank not in link.board.seats]
+        elapsed = self.deadline.elapsed
+        state = f" The store can't be reached: {link.board.outage}." if link.board.outage else ""
+        raise DeadlineError(
+            f"group {self.group.name!r} at {self.store.url}: {len(missing)} of {self.size} workers did not come within "
+            f"{elapsed:.1f} s (missing: {_ranks(missing)}; here: {_ranks(present)}).{state} Start them with the same "
+            "group, size and store, or give them more time with timeout=",
+            group=self.group.name,
+            ranks=tuple(missing),
+            present=tuple(present),
+            elapsed=elapsed,
+            url=self.store.url,
+        )
+
+    def _seat(self, key: RunKey, rank: int) -> Put:
+        return Put(key.seat(rank), encode_record(SeatRecord(local_process())), self.lease.id)
+
+    def _transact(self, transaction: Transaction) -> TransactionResult:
+        return self.store.transact(transaction, timeout=self.deadline.remaining())
+
+
+def _concerns(event: WatchEvent, run: str, key: RunKey) -> bool:
+    """Return whether an event may have made room in a run, or ended it."""
+    assert isinstance(event, Changed)
+    return any(entry.key == run for entry in event.put) or any(
+        name == run or name.startswith(key.seats) for name in event.deleted
+    )
+
+
+def _ranks(ranks: list[int]) -> str:
+    shown = ", ".join(map(str, ranks[:16]))
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}{' …' if len(ranks) > 16 else ''}" if ranks else "nobody"
