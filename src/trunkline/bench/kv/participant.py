@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -18,10 +18,35 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine, Request
 
 _now = time.perf_counter_ns
+
+
+class Coordinator(Protocol):
+    """A group of ranks, seen by one of them; trunkline.coordination.Group is one."""
+
+    @property
+    def rank(self) -> int:
+        """This worker's number."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        ...
+
+    def barrier(self, *, ranks: Iterable[int] | None = ..., timeout: float = ...) -> None:
+        """Wait for the others, or for those of some ranks."""
+        ...
+
+    def gather(self, value: bytes, *, timeout: float = ...) -> list[Any] | None:
+        """Return everybody's value at rank 0, None elsewhere."""
+        ...
+
+    def allgather(self, value: bytes) -> list[Any]:
+        """Return everybody's value."""
+        ...
 
 
 class Blocks(NamedTuple):

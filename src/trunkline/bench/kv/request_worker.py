@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine, Request
     from trunkline.bench.kv.access import OpType
+    from trunkline.bench.kv.participant import Coordinator
     from trunkline.bench.kv.plan import CachePlan
     from trunkline.bench.kv.request import Lengths
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine, Request
+    from trunkline.bench.kv.participant import Coordinator
     from trunkline.bench.kv.traffic import Pattern, Traffic
 
 _SENT, _RECEIVED = 0, 1
@@ -248,6 +248,7 @@ class TrafficWorker:
                 wrong += count
                 if where and not first:
                     first = f"pattern {number + 1}, from rank {sender} to rank {rank}: {where}"
+        self._group.barrier()  # nobody overwrites what others still compare
         return wrong, first
 
     def _summarise(self, engine: str, outcomes: Sequence[_Outcome]) -> TrafficRun:

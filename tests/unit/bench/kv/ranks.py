@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from trunkline.backend.contract import Operation
     from trunkline.memory.descriptor import DescriptorList
@@ -21,25 +21,20 @@ class Threads:
         self.size = size
         self._shared = shared
 
-    def barrier(self, *, timeout: float | None = None, ranks: Sequence[int] | None = None) -> None:
+    def barrier(self, *, ranks: Iterable[int] | None = None, timeout: float = 30) -> None:
         barrier: threading.Barrier = self._shared[f"barrier {sorted(ranks)}" if ranks is not None else "barrier"]
-        barrier.wait(30)
+        barrier.wait(min(timeout, 30))
 
-    def allgather(self, value: Any, *, timeout: float | None = None, ranks: Sequence[int] | None = None) -> list[Any]:
+    def allgather(self, value: bytes) -> list[Any]:
         self._shared["values"][self.rank] = value
         self.barrier()
         found = list(self._shared["values"])
         self.barrier()
         return found
 
-    def gather(
-        self, value: Any, root: int = 0, *, timeout: float | None = None, ranks: Sequence[int] | None = None
-    ) -> list[Any] | None:
+    def gather(self, value: bytes, *, timeout: float = 30) -> list[Any] | None:
         found = self.allgather(value)
-        return found if self.rank == root else None
-
-    def fail(self, reason: str) -> None:
-        self._shared["barrier"].abort()
+        return found if self.rank == 0 else None
 
 
 class Copy:
@@ -112,6 +107,12 @@ class CopyEngine:
         raise NotImplementedError
 
     def wait_notification(self, timeout: float) -> bytes:
+        raise NotImplementedError
+
+    def rest(self) -> None:
+        raise NotImplementedError
+
+    def wake(self) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
