@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 
 from trunkline.bench.memory import Buffers
-from trunkline.errors import ConfigurationError
 from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
 
@@ -159,18 +158,6 @@ def move(make: Callable[[], Sequence[Request]], timeout: float) -> Times:
 def repeat(requests: Sequence[Request], timeout: float) -> int:
     """Do the same with requests that are there; return the nanoseconds from the beginning of posting to the end."""
     return move(lambda: requests, timeout).transfer
-
-
-def check_size(group: Coordinator, ranks: int, why: str) -> None:
-    """Check that there are as many workers as ranks.
-
-    Raises:
-        ConfigurationError: There are more or fewer; the message has both, and why.
-    """
-    if group.size != ranks:
-        raise ConfigurationError(
-            f"the group has {group.size} workers, and {why} needs {ranks}; start so many, or ask for another split"
-        )
 
 
 def _rows(addresses: Sequence[int], blocks: Blocks) -> DescriptorList:

@@ -144,6 +144,11 @@ class CachePlan:
         return -(-tokens // self.page_size)
 
     @property
+    def rank_bytes(self) -> NDArray[np.int64]:
+        """Bytes of each rank's memory, prefill ranks first."""
+        return np.concatenate([side.page_bytes * side.pages for side in (self.prefill, self.decode)])
+
+    @property
     def page_bytes(self) -> int:
         """Bytes that one page moves, over all pairs."""
         return int(self.block_size @ self.blocks_per_page)

@@ -8,10 +8,9 @@ import msgspec
 import numpy as np
 
 from trunkline.backend.contract import Operation
-from trunkline.bench.kv.participant import Blocks, Participant, Times, check_size, move
+from trunkline.bench.kv.participant import Blocks, Participant, Times, move
 from trunkline.bench.kv.sizes import CacheSizes, measure_sizes
 from trunkline.bench.kv.verification import Placed, compare, content
-from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,18 +101,14 @@ class RequestWorker:
     The pages of a request lie scattered in the ranks' memory, otherwise for each request.
 
     Args:
-        group: All ranks: prefill ranks first, decode ranks after them.
+        group: All ranks: prefill ranks first, decode ranks after them; as many as the plan has.
         plan: How requests are moved; with memory for as many pages as the longest request has.
         lengths: Of the requests.
         op_type: Who posts.
         seed: What the places of pages are drawn from.
         warmup: How often the first request is moved before anything is measured.
         is_checked: Whether every block is compared on the side where it arrives.
-        most_bytes: The most memory that a rank may have.
         timeout: Seconds that finding a rank, and one request, may take.
-
-    Raises:
-        ConfigurationError: There are not as many workers as ranks, or a rank would need more memory.
     """
 
     def __init__(
@@ -126,7 +121,6 @@ class RequestWorker:
         seed: int = 0,
         warmup: int = 5,
         is_checked: bool = False,
-        most_bytes: int,
         timeout: float = 60.0,
     ) -> None:
         self._group = group
@@ -137,24 +131,13 @@ class RequestWorker:
         self._warmup = warmup
         self._is_checked = is_checked
         self._timeout = timeout
-        self._sizes = np.concatenate([side.page_bytes * side.pages for side in (plan.prefill, plan.decode)])
+        self._sizes = plan.rank_bytes
         first_decode = len(plan.prefill.page_bytes)
         sources, sinks = (plan.pairs + (0, first_decode)).T  # noqa: RUF005 - numpy adds, it does not append
         self._initiators, self._targets = (sources, sinks) if op_type == "WRITE" else (sinks, sources)
         self._posted = np.flatnonzero(self._initiators == group.rank)
         self._received = np.flatnonzero(sinks == group.rank)
         self._sources = sources
-        self._participant: Participant | None = None
-        check_size(
-            group, len(self._sizes), f"--tp and --pp of {first_decode} and {len(self._sizes) - first_decode} ranks"
-        )
-        largest = int(self._sizes.max())
-        if largest > most_bytes:
-            raise ConfigurationError(
-                f"rank {int(self._sizes.argmax())} needs {largest:,} bytes for the longest request, of "
-                f"{int(lengths.inputs.max()):,} tokens, and --total-buffer-size is {most_bytes:,}; "
-                "raise it, or take shorter requests or more ranks"
-            )
 
     def run(self, engine: Engine, name: str, progress: Callable[[int, int], None] | None = None) -> RequestRun | None:
         """Move all requests.

@@ -14,6 +14,7 @@ import numpy as np
 
 from trunkline.bench.kv.document import read_mapping, read_text, refuse
 from trunkline.bench.kv.split import MAX_RANKS
+from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +96,13 @@ class Traffic:
         """How many ranks take part."""
         return len(self.patterns[0].matrix)
 
+    @property
+    def rank_bytes(self) -> NDArray[np.int64]:
+        """Bytes of memory that each rank needs: a row of what it sends, and one of what it receives."""
+        return np.stack(
+            [np.max([pattern.matrix.sum(axis=axis) for pattern in self.patterns], axis=0) for axis in (1, 0)]
+        )
+
 
 def read_traffic(path: Path) -> Traffic:
     """Return the patterns of a YAML (or JSON) file.
@@ -129,6 +137,20 @@ def read_traffic(path: Path) -> Traffic:
         warmup=_count(found, "warmup_iters", 30, path),
         isolated=_count(found, "isolation_iters", 30, path, least=1),
     )
+
+
+def check_memory(traffic: Traffic) -> None:
+    """Check that all patterns are in memory of the host, which is all that can be moved here.
+
+    Raises:
+        ConfigurationError: One is not.
+    """
+    for number, pattern in enumerate(traffic.patterns, 1):
+        if pattern.memory != "DRAM":
+            raise ConfigurationError(
+                f"pattern {number} wants memory of GPUs, which can't be used here; "
+                "--mem-type cpu moves it in the host's memory"
+            )
 
 
 def parse_size(text: object) -> int | None:

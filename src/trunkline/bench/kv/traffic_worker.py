@@ -9,9 +9,8 @@ import msgspec
 import numpy as np
 
 from trunkline.backend.contract import Operation
-from trunkline.bench.kv.participant import Blocks, Participant, check_size, repeat
+from trunkline.bench.kv.participant import Blocks, Participant, repeat
 from trunkline.bench.kv.verification import Placed, compare, content
-from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,17 +96,12 @@ class TrafficWorker:
     """One rank of a run. Not for several threads at once.
 
     Args:
-        group: All ranks.
+        group: All ranks, as many as the traffic has.
         traffic: What is moved, from and to memory of the host.
         seed: What blocks hold is drawn from it.
         is_checked: Whether each pattern is moved once before, and every block compared where it arrives.
-        most_bytes: The most memory that a rank may have.
         timeout: Seconds that finding a rank, and one pattern, may take.
         sleep: How to wait for patterns that compute before they move.
-
-    Raises:
-        ConfigurationError: There are not as many workers as ranks, a rank would need more memory, or a pattern wants
-            memory of GPUs.
     """
 
     def __init__(
@@ -117,7 +111,6 @@ class TrafficWorker:
         *,
         seed: int = 0,
         is_checked: bool = False,
-        most_bytes: int,
         timeout: float = 60.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -128,25 +121,7 @@ class TrafficWorker:
         self._timeout = timeout
         self._sleep = sleep
         self._blocks = [pattern.blocks() for pattern in traffic.patterns]
-        self._sizes = np.stack(
-            [
-                np.max([pattern.matrix.sum(axis=axis) for pattern in traffic.patterns], axis=0)
-                for axis in (1, 0)  # what each rank sends, and what it receives
-            ]
-        )
-        check_size(group, traffic.ranks, "the matrix")
-        for number, pattern in enumerate(traffic.patterns, 1):
-            if pattern.memory != "DRAM":
-                raise ConfigurationError(
-                    f"pattern {number} wants memory of GPUs, which can't be used here; "
-                    "--mem-type cpu moves it in the host's memory"
-                )
-        needed = self._sizes.sum(axis=0)
-        if needed.max() > most_bytes:
-            raise ConfigurationError(
-                f"rank {int(needed.argmax())} needs {int(needed.max()):,} bytes, and --total-buffer-size is "
-                f"{most_bytes:,}; raise it"
-            )
+        self._sizes = traffic.rank_bytes
 
     def run(self, engine: Engine, name: str, progress: Callable[[int, int], None] | None = None) -> TrafficRun | None:
         """Move all patterns.

@@ -12,7 +12,6 @@ from trunkline.bench.kv.plan import CachePlan
 from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.request_worker import RequestRun, RequestWorker, _Outcome
 from trunkline.bench.kv.split import Split
-from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from trunkline.bench.kv.access import Access, OpType
@@ -36,9 +35,7 @@ def run(
     engines = [CopyEngine() for _ in range(prefill.ranks + decode.ranks)]
 
     def work(group: Threads) -> RequestRun | None:
-        worker = RequestWorker(
-            group, plan, LENGTHS, op_type=op_type, warmup=1, is_checked=is_checked, most_bytes=1 << 20
-        )
+        worker = RequestWorker(group, plan, LENGTHS, op_type=op_type, warmup=1, is_checked=is_checked)
         return worker.run(engines[group.rank], f"rank-{group.rank}")
 
     first, *others = run_ranks(len(engines), work)
@@ -83,7 +80,7 @@ def test_a_byte_that_is_wrong_is_found() -> None:
         byte.value ^= 1
 
     def work(group: Threads) -> RequestRun | None:
-        worker = RequestWorker(group, plan, LENGTHS, op_type="WRITE", warmup=0, is_checked=True, most_bytes=1 << 20)
+        worker = RequestWorker(group, plan, LENGTHS, op_type="WRITE", warmup=0, is_checked=True)
         return worker.run(CopyEngine(spoil), f"rank-{group.rank}")
 
     found = run_ranks(2, work)[0]
@@ -101,33 +98,11 @@ def test_nothing_is_said_of_what_was_not_checked() -> None:
     assert [engine.copied for engine in engines[2:]] == [0] * 4
 
 
-def test_another_number_of_workers() -> None:
-    plan = CachePlan(GQA, Split(2), Split(4), page_size=4, access="layer", pages=8)
-
-    def work(group: Threads) -> None:
-        RequestWorker(group, plan, LENGTHS, op_type="WRITE", most_bytes=1 << 20)
-
-    with pytest.raises(ConfigurationError, match=r"the group has 2 workers, and .* needs 6"):
-        run_ranks(2, work)
-
-
-def test_more_memory_than_there_may_be() -> None:
-    plan = CachePlan(GQA, Split(), Split(), page_size=4, access="layer", pages=8)
-
-    def work(group: Threads) -> None:
-        RequestWorker(group, plan, LENGTHS, op_type="WRITE", most_bytes=1000)
-
-    with pytest.raises(
-        ConfigurationError, match=r"rank 0 needs 20,480 bytes .* 30 tokens, and --total-buffer-size is 1,000"
-    ):
-        run_ranks(2, work)
-
-
 def test_a_request_takes_as_long_as_the_rank_that_takes_longest() -> None:
     plan = CachePlan(GQA, Split(2), Split(2), page_size=4, access="layer", pages=8)
 
     def work(group: Threads) -> RequestWorker:
-        return RequestWorker(group, plan, LENGTHS, op_type="WRITE", most_bytes=1 << 20)
+        return RequestWorker(group, plan, LENGTHS, op_type="WRITE")
 
     worker = run_ranks(4, work)[0]
     idle = _Outcome({}, (), 0, "")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trunkline.bench.kv.traffic import Pattern, parse_size, read_traffic
+from trunkline.bench.kv.traffic import Pattern, Traffic, check_memory, parse_size, read_traffic
 from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -117,3 +117,15 @@ def test_a_short_file_that_asks_for_much(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigurationError, match="more than 4,194,304 cells"):
         read_traffic(path)
+
+
+def test_memory_of_gpus() -> None:
+    ours, theirs = Pattern(matrix=np.array([[0, 1], [0, 0]])), Pattern(matrix=np.array([[0, 1], [0, 0]]), memory="VRAM")
+    check_memory(Traffic(patterns=(ours,), iterations=1, warmup=0, isolated=1))
+    with pytest.raises(ConfigurationError, match="pattern 2 wants memory of GPUs"):
+        check_memory(Traffic(patterns=(ours, theirs), iterations=1, warmup=0, isolated=1))
+
+
+def test_memory_is_for_the_largest_pattern() -> None:
+    patterns = tuple(Pattern(matrix=np.array(rows)) for rows in ([[0, 5], [3, 0]], [[0, 1], [9, 0]]))
+    assert Traffic(patterns=patterns, iterations=1, warmup=0, isolated=1).rank_bytes.tolist() == [[5, 9], [9, 5]]

@@ -9,7 +9,6 @@ from tests.unit.bench.kv.ranks import CopyEngine, Threads, run_ranks
 
 from trunkline.bench.kv.traffic import Pattern, Traffic
 from trunkline.bench.kv.traffic_worker import TrafficRun, TrafficWorker
-from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +31,7 @@ def run(
     slept: list[float] = []
 
     def work(group: Threads) -> TrafficRun | None:
-        worker = TrafficWorker(group, traffic, is_checked=True, most_bytes=1 << 20, sleep=slept.append)
+        worker = TrafficWorker(group, traffic, is_checked=True, sleep=slept.append)
         return worker.run(engines[group.rank], f"rank-{group.rank}")
 
     found = run_ranks(3, work, [(0,), (1,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
@@ -77,17 +76,3 @@ def test_a_byte_that_is_wrong_is_found() -> None:
     assert found.first_wrong.startswith(
         "pattern 1, from rank 0 to rank 1: block 0 of 100 bytes differs first at offset 7: "
     )
-
-
-@pytest.mark.parametrize(
-    ("pattern", "most_bytes", "words"),
-    [
-        (Pattern(matrix=np.array([[0, 1], [0, 0]])), 100, "the group has 3 workers, and the matrix needs 2"),
-        (Pattern(matrix=ONE_TO_ALL, memory="VRAM"), 1000, "pattern 1 wants memory of GPUs"),
-        (Pattern(matrix=ONE_TO_ALL), 100, "rank 0 needs 300 bytes, and --total-buffer-size is 100"),
-    ],
-)
-def test_what_cannot_be_moved(pattern: Pattern, most_bytes: int, words: str) -> None:
-    traffic = Traffic(patterns=(pattern,), iterations=1, warmup=0, isolated=1)
-    with pytest.raises(ConfigurationError, match=words):
-        run_ranks(3, lambda group: TrafficWorker(group, traffic, most_bytes=most_bytes))
