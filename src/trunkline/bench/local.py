@@ -23,7 +23,8 @@ PATIENCE = 10.0
 _QUICK_ELECTION = ("--heartbeat-interval=10", "--election-timeout=100")
 """An etcd alone waits for this long before it elects itself."""
 
-_COMMAND = (sys.executable, "-P", "-m", "trunkline", "bench")  # -P: not what lies in the working directory
+COMMAND = (sys.executable, "-P", "-m", "trunkline", "bench")  # -P: not what lies in the working directory
+"""What is run for each worker, before its options."""
 
 _OF_RANK_0 = ("local", "csv", "json", "report")
 
@@ -38,7 +39,7 @@ class LocalWorkers:
         command: What is run for each, before the options.
     """
 
-    def __init__(self, options: Options, command: tuple[str, ...] = _COMMAND) -> None:
+    def __init__(self, options: Options, command: tuple[str, ...] = COMMAND) -> None:
         self._options = options
         self._command = command
         self._directory = tempfile.TemporaryDirectory(prefix="trunkline-bench-")

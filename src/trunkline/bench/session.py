@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from trunkline.bench.coordinator import Alone
-from trunkline.bench.local import LocalWorkers
+from trunkline.bench.local import COMMAND, LocalWorkers
 from trunkline.bench.roles import assign_roles
 from trunkline.bench.worker import Worker
 from trunkline.config import Settings
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trunkline.bench.engine.contract import Engine
     from trunkline.bench.options import Options
     from trunkline.bench.worker import Listener
+    from trunkline.coordination import Group
     from trunkline.store.contract import Store
 
 DEFAULT_ENDPOINT = "http://localhost:2379"
@@ -47,11 +48,11 @@ def run_session(options: Options, listener: Listener) -> None:
         store: Store | None = None
         group: Coordinator = Alone()
         if not options.is_storage:
-            store, group = _meet(stack, options)
+            store, group = join_group(stack, options)
         is_target = bool(assign_roles(options).initiators_of(group.rank))
 
         def open_engine(kind: str, name: str) -> Engine:
-            return _open_engine(kind, name, store, options, is_target=is_target)
+            return open_worker_engine(kind, name, store, options, is_target=is_target)
 
         if options.workload == "metadata":
             from trunkline.bench.engine.trunkline import open_agent
@@ -87,14 +88,29 @@ def find_rank(options: Options, environment: Mapping[str, str] = os.environ) -> 
     return int(text)
 
 
-def _meet(stack: contextlib.ExitStack, options: Options) -> tuple[Store, Coordinator]:
+def join_group(
+    stack: contextlib.ExitStack, options: Options, command: tuple[str, ...] = COMMAND
+) -> tuple[Store, Group]:
+    """Join the run's group; with --local start the other workers and an etcd before.
+
+    Args:
+        stack: Closes what is opened.
+        options: The run's, checked.
+        command: What --local starts, before the options.
+
+    Returns:
+        The store, for agents to find each other in, and the group.
+
+    Raises:
+        TrunklineError: There is no such rank, the store can't be reached, or not everybody came.
+    """
     from trunkline.coordination import Group
     from trunkline.store.registry import open_store
 
     rank = find_rank(options)
     credentials: dict[str, Any] = {}
     if options.local:
-        url = stack.enter_context(LocalWorkers(options)).endpoint
+        url = stack.enter_context(LocalWorkers(options, command)).endpoint
         credentials = {"credentials": ""}  # those of the environment are for another
     else:
         url = options.etcd_endpoints or Settings.from_environment().store or DEFAULT_ENDPOINT
@@ -114,7 +130,16 @@ def _meet(stack: contextlib.ExitStack, options: Options) -> tuple[Store, Coordin
     return store, group
 
 
-def _open_engine(kind: str, name: str, store: Store | None, options: Options, *, is_target: bool) -> Engine:
+def open_worker_engine(kind: str, name: str, store: Store | None, options: Options, *, is_target: bool) -> Engine:
+    """Open a worker's engine.
+
+    Args:
+        kind: Which.
+        name: What the others find it by.
+        store: Where; None where it has no others.
+        options: The run's.
+        is_target: Whether others use its memory.
+    """
     if kind == "nixl":
         from trunkline.bench.engine.nixl import NixlEngine
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from trunkline.bench.options import DEFAULTS, SHORTHANDS, settings
-
-if TYPE_CHECKING:
-    from trunkline.bench.options import Setting
+from trunkline.bench.options import SHORTHANDS, settings
+from trunkline.cli.bench_kv import kvcache
+from trunkline.cli.bench_kv_run import requests, traffic
+from trunkline.cli.bench_option import annotation
+from trunkline.cli.bench_results import compare, import_, report
 
 EITHER_SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}
 """NIXLBench writes --block_size, others --block-size."""
@@ -56,37 +57,16 @@ def _signature() -> inspect.Signature:
         ),
     ]
     for name, setting in settings().items():
-        parameters.append(inspect.Parameter(name, keyword, default=None, annotation=_annotation(name, setting)))
+        parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation(name, setting)))
     for short, (start, most) in SHORTHANDS.items():
         setting = settings()[start]
         both = f"Both --{start.replace('_', '-')} and --{most.replace('_', '-')}."
-        annotation = _annotation(start, setting, meaning=both, shown="")
-        parameters.append(inspect.Parameter(short, keyword, default=None, annotation=annotation))
+        parameters.append(
+            inspect.Parameter(
+                short, keyword, default=None, annotation=annotation(start, setting, meaning=both, shown="")
+            )
+        )
     return inspect.Signature(parameters)
-
-
-def _annotation(name: str, setting: Setting, *, meaning: str = "", shown: str | None = None) -> Any:
-    default = DEFAULTS[name]
-    kind: Any = str if setting.is_size else type(default)
-    shown = _shown(default, setting) if shown is None else shown
-    words = meaning or setting.meaning
-    if setting.choices:
-        words += f" One of {', '.join(setting.choices)}."
-    option = typer.Option(
-        help=words + (f" Default {shown}." if shown else ""),
-        metavar="SIZE" if setting.is_size else None,
-        show_default=False,
-        rich_help_panel=setting.panel,
-    )
-    return Annotated[kind | None, option]
-
-
-def _shown(default: Any, setting: Setting) -> str:
-    from trunkline.cli.table import size
-
-    if default in ("", False, -1) or (default == 0 and not isinstance(default, bool)):
-        return ""
-    return size(default) if setting.is_size else f"{default:g}" if isinstance(default, float) else str(default)
 
 
 bench.__signature__ = _signature()  # type: ignore[attr-defined] # what typer and inspect look at
@@ -95,3 +75,6 @@ bench.__annotations__ = {
     for name, parameter in bench.__signature__.parameters.items()  # type: ignore[attr-defined]
 }
 app.callback()(bench)
+for command in (kvcache, requests, traffic, compare, report):
+    app.command()(command)
+app.command("import")(import_)

@@ -1,0 +1,276 @@
+"""Moving the caches of requests, one request after another, and what that took."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+
+from trunkline.backend.contract import Operation
+from trunkline.bench.kv.participant import Blocks, Participant, Times, move
+from trunkline.bench.kv.sizes import CacheSizes, measure_sizes
+from trunkline.bench.kv.verification import Placed, compare, content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from trunkline.bench.engine.contract import Engine, Request
+    from trunkline.bench.kv.access import OpType
+    from trunkline.bench.kv.participant import Coordinator
+    from trunkline.bench.kv.plan import CachePlan
+    from trunkline.bench.kv.request import Lengths
+
+
+class RequestTime(msgspec.Struct, frozen=True, kw_only=True):
+    """What moving one request's cache took.
+
+    Attributes:
+        input_tokens: Of the request.
+        output_tokens: Of the request.
+        bytes: That moved, over all ranks.
+        latency_us: From the beginning of preparing until the last block was there, at the rank that took longest.
+        prepare_us: Of that rank: finding the memory of the blocks and making the transfers.
+        post_us: Of that rank: starting them.
+        transfer_us: Of that rank: from the beginning of starting them to the end.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    bytes: int
+    latency_us: float
+    prepare_us: float
+    post_us: float
+    transfer_us: float
+
+
+class RequestRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run found: the JSON document.
+
+    Attributes:
+        sizes: Of the workload.
+        engine: What moved the bytes.
+        transports: What carried them, for each pair of ranks that moved some: ``initiator-target``.
+        requests: In the order in which they were moved.
+        latency_avg_us: Of all requests.
+        latency_p50_us: Of all requests.
+        latency_p90_us: Of all requests.
+        latency_p99_us: Of all requests.
+        bandwidth_gb_s: All bytes by all latencies, in 10^9 bytes a second.
+        input_tokens_per_s: Tokens whose cache was moved in a second.
+        output_tokens_per_s: Tokens that the decode ranks may make in a second at most, if nothing but the moving
+            of caches held them up; None if no request has outputs.
+        wrong: Blocks that did not hold what they should; None where that was not checked.
+        first_wrong: Where the first of them differs, in words.
+        format: Which schema this follows.
+    """
+
+    sizes: CacheSizes
+    engine: str
+    transports: dict[str, str]
+    requests: tuple[RequestTime, ...]
+    latency_avg_us: float
+    latency_p50_us: float
+    latency_p90_us: float
+    latency_p99_us: float
+    bandwidth_gb_s: float
+    input_tokens_per_s: float
+    output_tokens_per_s: float | None
+    wrong: int | None
+    first_wrong: str = ""
+    format: Literal["trunkline-bench-requests/1"] = "trunkline-bench-requests/1"
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What one rank tells the first: its times of each request, if it posted any."""
+
+    transports: dict[str, str]
+    times: tuple[tuple[int, int, int], ...]
+    wrong: int
+    first: str
+
+
+_OUTCOME = msgspec.msgpack.Decoder(_Outcome)
+
+
+class RequestWorker:
+    """One rank of a run. Not for several threads at once.
+
+    The pages of a request lie scattered in the ranks' memory, otherwise for each request.
+
+    Args:
+        group: All ranks: prefill ranks first, decode ranks after them; as many as the plan has.
+        plan: How requests are moved; with memory for as many pages as the longest request has.
+        lengths: Of the requests.
+        op_type: Who posts.
+        seed: What the places of pages are drawn from.
+        warmup: How often the first request is moved before anything is measured.
+        is_checked: Whether every block is compared on the side where it arrives.
+        timeout: Seconds that finding a rank, and one request, may take.
+    """
+
+    def __init__(
+        self,
+        group: Coordinator,
+        plan: CachePlan,
+        lengths: Lengths,
+        *,
+        op_type: OpType,
+        seed: int = 0,
+        warmup: int = 5,
+        is_checked: bool = False,
+        timeout: float = 60.0,
+    ) -> None:
+        self._group = group
+        self._plan = plan
+        self._lengths = lengths
+        self._op_type: OpType = op_type
+        self._seed = seed
+        self._warmup = warmup
+        self._is_checked = is_checked
+        self._timeout = timeout
+        self._sizes = plan.rank_bytes
+        first_decode = len(plan.prefill.page_bytes)
+        sources, sinks = (plan.pairs + (0, first_decode)).T  # noqa: RUF005 - numpy adds, it does not append
+        self._initiators, self._targets = (sources, sinks) if op_type == "WRITE" else (sinks, sources)
+        self._posted = np.flatnonzero(self._initiators == group.rank)
+        self._received = np.flatnonzero(sinks == group.rank)
+        self._sources = sources
+
+    def run(self, engine: Engine, name: str, progress: Callable[[int, int], None] | None = None) -> RequestRun | None:
+        """Move all requests.
+
+        Args:
+            engine: This rank's; it is not closed.
+            name: What it is called.
+            progress: Told how many of how many requests were moved.
+
+        Returns:
+            What the run found at rank 0, None elsewhere.
+
+        Raises:
+            TrunklineError: A rank was lost or gave up, or a transfer failed.
+        """
+        rank, group = self._group.rank, self._group
+        mine = (self._initiators == rank) | (self._targets == rank)
+        participant = Participant(
+            group,
+            engine,
+            name,
+            sizes=[int(self._sizes[rank])],
+            peers=[
+                int(other) for pair in (self._initiators[mine], self._targets[mine]) for other in pair if other != rank
+            ],
+            timeout=self._timeout,
+        )
+        times: list[Times] = []
+        wrong, first = 0, ""
+        for number, pages in enumerate(self._pages()):
+            if self._posted.size:
+                make = self._maker(participant, engine, pages)
+                for _ in range(self._warmup if number == 0 else 0):
+                    move(make, self._timeout)
+            if self._is_checked:
+                self._fill(participant, number)
+            group.barrier()
+            if self._posted.size:
+                times.append(move(make, self._timeout))
+            if self._is_checked:
+                group.barrier()
+                found = self._check(participant, number, pages)
+                wrong, first = wrong + found[0], first or found[1]
+            if progress is not None:
+                progress(number + 1, len(self._lengths.inputs))
+        used = {
+            f"{rank}-{int(self._targets[flow])}": participant.transports[int(self._targets[flow])]
+            for flow in self._posted
+        }
+        outcomes = group.gather(msgspec.msgpack.encode(_Outcome(used, tuple(times), wrong, first)))
+        group.barrier()  # nobody takes memory back that others may still use
+        return None if outcomes is None else self._summarise(engine.name, [_OUTCOME.decode(each) for each in outcomes])
+
+    def _pages(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield where each request's pages lie, on the prefill ranks and on the decode ranks; the same on all."""
+        for number, count in enumerate(self._plan.pages_of(self._lengths.inputs).tolist()):
+            random = np.random.default_rng([self._seed, number])
+            there, here = (random.permutation(self._plan.prefill.pages)[:count] for _ in range(2))
+            yield there, here
+
+    def _maker(
+        self, participant: Participant, engine: Engine, pages: tuple[NDArray[np.int64], NDArray[np.int64]]
+    ) -> Callable[[], list[Request]]:
+        operation = Operation[self._op_type]
+        lookups = []
+        for flow in self._posted.tolist():
+            there, here = self._plan.offsets(flow, *pages)
+            near, far = (there, here) if self._op_type == "WRITE" else (here, there)
+            size = int(self._plan.block_size[flow])
+            lookups.append(participant.match(int(self._targets[flow]), Blocks(0, near, size), Blocks(0, far, size)))
+        return lambda: [engine.prepare(operation, look_up()) for look_up in lookups]
+
+    def _fill(self, participant: Participant, number: int) -> None:
+        (area,) = participant.areas
+        if self._received.size:
+            area[:] = 0
+        else:
+            area[:] = content(self._seed, number, self._group.rank, area.size)
+
+    def _check(
+        self, participant: Participant, number: int, pages: tuple[NDArray[np.int64], NDArray[np.int64]]
+    ) -> tuple[int, str]:
+        wrong, first = 0, ""
+        for flow in self._received.tolist():
+            source = int(self._sources[flow])
+            there, here = self._plan.offsets(flow, *pages)
+            sent = Placed(content(self._seed, number, source, int(self._sizes[source])), there)
+            count, where = compare(Placed(participant.areas[0], here), sent, int(self._plan.block_size[flow]))
+            wrong += count
+            if where and not first:
+                first = f"request {number}, from rank {source} to rank {self._group.rank}: {where}"
+        return wrong, first
+
+    def _summarise(self, engine: str, outcomes: list[_Outcome]) -> RequestRun:
+        times = np.array([outcome.times for outcome in outcomes if outcome.times], np.int64) / 1e3
+        latency = times[:, :, 0] + times[:, :, 2]
+        slowest = latency.argmax(axis=0)
+        requests = np.arange(len(slowest))
+        latency, chosen = latency[slowest, requests], times[slowest, requests]
+        moved = self._plan.pages_of(self._lengths.inputs) * self._plan.page_bytes
+        seconds = float(latency.sum()) / 1e6
+        outputs = int(self._lengths.outputs.sum())
+        p50, p90, p99 = (float(each) for each in np.percentile(latency, (50, 90, 99)))
+        return RequestRun(
+            sizes=measure_sizes(self._plan, self._lengths, self._op_type),
+            engine=engine,
+            transports={pair: what for outcome in outcomes for pair, what in outcome.transports.items()},
+            requests=tuple(
+                RequestTime(
+                    input_tokens=tokens,
+                    output_tokens=made,
+                    bytes=size,
+                    latency_us=total,
+                    prepare_us=prepare,
+                    post_us=post,
+                    transfer_us=transfer,
+                )
+                for tokens, made, size, total, (prepare, post, transfer) in zip(
+                    self._lengths.inputs.tolist(),
+                    self._lengths.outputs.tolist(),
+                    moved.tolist(),
+                    latency.tolist(),
+                    chosen.tolist(),
+                    strict=True,
+                )
+            ),
+            latency_avg_us=float(latency.mean()),
+            latency_p50_us=p50,
+            latency_p90_us=p90,
+            latency_p99_us=p99,
+            bandwidth_gb_s=int(moved.sum()) / seconds / 1e9,
+            input_tokens_per_s=int(self._lengths.inputs.sum()) / seconds,
+            output_tokens_per_s=outputs / seconds if outputs else None,
+            wrong=sum(outcome.wrong for outcome in outcomes) if self._is_checked else None,
+            first_wrong=next((outcome.first for outcome in outcomes if outcome.first), ""),
+        )

@@ -1,0 +1,271 @@
+"""``trunkline bench requests`` and ``traffic``: KV-cache workloads, moved."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from contextlib import contextmanager
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from trunkline.cli.bench_kv import (  # noqa: TC001 - typer reads the annotations
+    AccessPattern,
+    DecodePp,
+    DecodeTp,
+    Isl,
+    Model,
+    ModelConfig,
+    NumRequests,
+    Osl,
+    PageSize,
+    Pp,
+    Precision,
+    Tp,
+    Trace,
+)
+from trunkline.cli.bench_option import add_settings
+from trunkline.cli.table import print_table, size
+from trunkline.errors import GroupFailedError, WorkerLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trunkline.bench.engine.contract import Engine
+    from trunkline.bench.kv.participant import Coordinator
+    from trunkline.bench.kv.request_worker import RequestRun
+    from trunkline.bench.kv.traffic_worker import TrafficRun
+    from trunkline.bench.options import Options
+
+SHARED = (
+    "local", "workers", "rank", "benchmark_group", "etcd_endpoints", "timeout", "engine", "json", "quiet", "backend",
+    "check_consistency", "total_buffer_size", "seed", "device_list", "enable_pt", "progress_threads",
+)  # fmt: skip
+"""The benchmark's settings that these commands have, too."""
+
+
+def requests(
+    *,
+    model: Model,
+    model_config: ModelConfig = None,
+    tp: Tp = None,
+    pp: Pp = None,
+    decode_tp: DecodeTp = None,
+    decode_pp: DecodePp = None,
+    isl: Isl = None,
+    osl: Osl = None,
+    num_requests: NumRequests = None,
+    trace: Trace = None,
+    page_size: PageSize = None,
+    access_pattern: AccessPattern = None,
+    precision: Precision = None,
+    warmup_iter: Annotated[
+        int, typer.Option(min=0, help="How often the first request is moved before anything is measured.")
+    ] = 5,
+    **given: Any,
+) -> None:
+    """Move the KV caches of requests from prefill ranks to decode ranks, and print what a request takes.
+
+    There are as many workers as ranks, prefill ranks first: with --tp 2 and --decode-tp 4 --local 6 starts them here.
+    The requests are moved one after another; their pages lie scattered in memory.
+    """
+    own = {name: value for name, value in locals().items() if name != "given"}
+
+    from trunkline.bench.kv.configuration import RunShape
+    from trunkline.bench.kv.model import find_model
+    from trunkline.bench.kv.request_worker import RequestWorker
+    from trunkline.bench.kv.sizes import measure_sizes
+    from trunkline.cli.bench_kv import find_lengths, run_shape
+
+    run = run_shape(model_config, {name: own[name] for name in RunShape.__struct_fields__})
+    shape = find_model(model)
+    lengths = find_lengths(run, trace, num_requests, given["seed"] or 0)
+    longest = int(run.plan(shape).pages_of(lengths.inputs).max())
+    plan = run.plan(shape, pages=longest)
+    options = _options(given, plan.rank_bytes)
+    op_type: Literal["READ", "WRITE"] = "READ" if options.op_type == "READ" else "WRITE"
+
+    def work(group: Coordinator, engine: Engine, name: str) -> RequestRun | None:
+        worker = RequestWorker(
+            group,
+            plan,
+            lengths,
+            op_type=op_type,
+            seed=options.seed,
+            warmup=warmup_iter,
+            is_checked=options.check_consistency,
+            timeout=options.timeout,
+        )
+        with _bar("requests", options, group.rank) as progress:
+            return worker.run(engine, name, progress)
+
+    sizes = measure_sizes(plan, lengths, op_type)
+    found = _run(options, ["requests", *_arguments(own)], {"the workload": f"{sizes} {lengths}"}, work)
+    if found is not None:
+        _show(found, options, _request_table)
+
+
+def traffic(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="KVBench's YAML of ct-perftest or sequential-ct-perftest.")
+    ],
+    *,
+    mem_type: Annotated[
+        Literal["cpu"] | None, typer.Option(help="Move what the file has in memory of GPUs in the host's instead.")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Move patterns of traffic: each alone, and then all of them one after the other, and print how they differ.
+
+    There are as many workers as rows in a matrix; --local starts them here.
+    """
+    from trunkline.bench.kv.traffic import check_memory, read_traffic
+    from trunkline.bench.kv.traffic_worker import TrafficWorker
+
+    found = read_traffic(file)
+    if mem_type is None:
+        check_memory(found)
+    else:
+        patterns = tuple(dataclasses.replace(pattern, memory="DRAM") for pattern in found.patterns)
+        found = dataclasses.replace(found, patterns=patterns)
+    options = _options(given, found.rank_bytes.sum(axis=0))
+
+    def work(group: Coordinator, engine: Engine, name: str) -> TrafficRun | None:
+        worker = TrafficWorker(
+            group,
+            found,
+            seed=options.seed,
+            is_checked=options.check_consistency,
+            timeout=options.timeout,
+        )
+        with _bar("patterns", options, group.rank) as progress:
+            return worker.run(engine, name, progress)
+
+    facts = {"the traffic": " ".join(f"{pattern.matrix.tolist()} {pattern.op_type}" for pattern in found.patterns)}
+    facts["the number of rounds"] = f"{found.iterations} {found.warmup} {found.isolated}"
+    run = _run(options, ["traffic", str(file), *_arguments({"mem_type": mem_type})], facts, work)
+    if run is not None:
+        _show(run, options, _traffic_table)
+
+
+add_settings(requests, (*SHARED, "op_type"))
+add_settings(traffic, SHARED)
+
+
+def _options(given: dict[str, Any], needed: NDArray[np.int64]) -> Options:
+    from trunkline.bench.config_file import make_options
+    from trunkline.bench.kv.run import check_run
+
+    options = make_options(given)
+    if not options.local and not options.workers:
+        options = dataclasses.replace(options, workers=len(needed))
+    check_run(options, needed)
+    return options
+
+
+def _arguments(own: dict[str, Any]) -> list[str]:
+    """Return options as they are written on a command line."""
+    return [
+        word for name, value in own.items() if value is not None for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+
+
+def _run(
+    options: Options, command: Sequence[str], facts: dict[str, str], work: Callable[[Coordinator, Engine, str], Any]
+) -> Any:
+    from hashlib import sha256
+
+    from trunkline.bench.kv.run import run_worker
+
+    own = {name: str(getattr(options, name)) for name in ("engine", "backend", "op_type", "check_consistency", "seed")}
+    short = {what: sha256(fact.encode()).hexdigest()[:12] for what, fact in facts.items()}
+    try:
+        return run_worker(options, command, {**own, **short}, work)
+    except (GroupFailedError, WorkerLostError) as error:
+        if options.quiet:  # the one that started this says it
+            raise typer.Exit(1) from error
+        raise
+
+
+def _show(found: Any, options: Options, table: Callable[[Any], None]) -> None:
+    """Print and write what rank 0 has; exit 1 if blocks were wrong."""
+    import msgspec
+
+    from trunkline.bench.formats.file import write_file
+
+    if not options.quiet:
+        for pair, transport in found.transports.items():
+            initiator, _, target = pair.partition("-")
+            typer.echo(f"rank {initiator} → rank {target}: {found.engine} over {transport}", err=True)
+    if options.json != "-":
+        table(found)
+    if options.json:
+        write_file(options.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    if found.wrong:
+        typer.secho(f"trunkline: {found.wrong} blocks are wrong: {found.first_wrong}", err=True, fg="red")
+        raise typer.Exit(1)
+
+
+def _request_table(found: RequestRun) -> None:
+    print_table(
+        ("REQUESTS", "TOKENS", "MOVED (GB)", "AVG (ms)", "P50 (ms)", "P90 (ms)", "P99 (ms)", "GB/S", "INPUT TOKENS/S",
+         "OUTPUT TOKENS/S"),
+        [
+            (
+                str(len(found.requests)),
+                str(found.sizes.input_tokens),
+                f"{found.sizes.moved_bytes / 1e9:.3f}",
+                *(
+                    f"{latency / 1e3:.3f}"
+                    for latency in (
+                        found.latency_avg_us,
+                        found.latency_p50_us,
+                        found.latency_p90_us,
+                        found.latency_p99_us,
+                    )
+                ),
+                f"{found.bandwidth_gb_s:.3f}",
+                f"{found.input_tokens_per_s:.0f}",
+                "-" if found.output_tokens_per_s is None else f"{found.output_tokens_per_s:.0f}",
+            )
+        ],
+    )  # fmt: skip
+
+
+def _traffic_table(found: TrafficRun) -> None:
+    print_table(
+        ("PATTERN", "SIZE", "SENDERS", "P50 (ms)", "P99 (ms)", "ALONE P50 (ms)", "ALONE P99 (ms)", "SLOWDOWN", "GB/S"),
+        [
+            (
+                str(number),
+                size(each.bytes),
+                str(each.senders),
+                f"{each.latency_p50_us / 1e3:.3f}",
+                f"{each.latency_p99_us / 1e3:.3f}",
+                f"{each.isolated_p50_us / 1e3:.3f}",
+                f"{each.isolated_p99_us / 1e3:.3f}",
+                f"{each.slowdown:.2f}",
+                f"{each.bandwidth_gb_s:.3f}",
+            )
+            for number, each in enumerate(found.patterns, 1)
+        ],
+    )
+
+
+@contextmanager
+def _bar(title: str, options: Options, rank: int) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar at rank 0 where standard error is a terminal."""
+    if options.quiet or rank or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from tests.unit.bench.kv.ranks import CopyEngine, Threads, run_ranks
+
+from trunkline.bench.kv.model import ModelShape
+from trunkline.bench.kv.plan import CachePlan
+from trunkline.bench.kv.request import Lengths
+from trunkline.bench.kv.request_worker import RequestRun, RequestWorker, _Outcome
+from trunkline.bench.kv.split import Split
+
+if TYPE_CHECKING:
+    from trunkline.bench.kv.access import Access, OpType
+
+GQA = ModelShape(name="small", layers=5, kv_heads=4, head_size=8, bits=16)
+MLA = ModelShape(name="latent", layers=5, kv_heads=1, head_size=9, bits=8, is_mla=True)
+TWO, FOUR = Split(2), Split(4)
+LENGTHS = Lengths(np.array([7, 1, 30]), np.array([1, 2, 3]))
+
+
+def run(
+    shape: ModelShape = GQA,
+    prefill: Split = TWO,
+    decode: Split = FOUR,
+    *,
+    access: Access = "layer",
+    op_type: OpType = "WRITE",
+    is_checked: bool = True,
+) -> tuple[RequestRun, list[CopyEngine]]:
+    plan = CachePlan(shape, prefill, decode, page_size=4, access=access, pages=8)
+    engines = [CopyEngine() for _ in range(prefill.ranks + decode.ranks)]
+
+    def work(group: Threads) -> RequestRun | None:
+        worker = RequestWorker(group, plan, LENGTHS, op_type=op_type, warmup=1, is_checked=is_checked)
+        return worker.run(engines[group.rank], f"rank-{group.rank}")
+
+    first, *others = run_ranks(len(engines), work)
+    assert others == [None] * len(others)
+    return first, engines
+
+
+@pytest.mark.parametrize("op_type", ["READ", "WRITE"])
+@pytest.mark.parametrize("access", ["block", "layer"])
+@pytest.mark.parametrize(
+    ("shape", "prefill", "decode"),
+    [(GQA, Split(2), Split(4)), (GQA, Split(8, 2), Split(2, 3)), (MLA, Split(2, 2), Split(3)), (GQA, Split(), Split())],
+)
+def test_every_block_arrives(shape: ModelShape, prefill: Split, decode: Split, access: Access, op_type: OpType) -> None:
+    found, _ = run(shape, prefill, decode, access=access, op_type=op_type)
+    assert (found.wrong, found.first_wrong) == (0, "")
+    assert [(each.input_tokens, each.output_tokens) for each in found.requests] == [(7, 1), (1, 2), (30, 3)]
+    assert sum(each.bytes for each in found.requests) == found.sizes.moved_bytes
+    assert set(found.transports.values()) == {"memmove"}
+    assert len(found.transports) == len(found.sizes.flows)
+
+
+def test_the_figures_follow_from_the_times() -> None:
+    found, _ = run()
+    latencies = [each.latency_us for each in found.requests]
+    for each in found.requests:
+        assert each.latency_us == pytest.approx(each.prepare_us + each.transfer_us)
+        assert 0 <= each.post_us <= each.transfer_us
+    assert found.latency_avg_us == pytest.approx(np.mean(latencies))
+    assert found.latency_p50_us == pytest.approx(np.median(latencies))
+    assert found.latency_p99_us <= max(latencies)
+    assert found.input_tokens_per_s == pytest.approx(38 / sum(latencies) * 1e6)
+    assert found.output_tokens_per_s == pytest.approx(6 / sum(latencies) * 1e6)
+    assert found.bandwidth_gb_s == pytest.approx(found.sizes.moved_bytes / sum(latencies) / 1e3)
+
+
+def test_a_byte_that_is_wrong_is_found() -> None:
+    plan = CachePlan(GQA, Split(), Split(), page_size=4, access="block", pages=8)
+
+    def spoil(rows: list[list[int]]) -> None:
+        byte = ctypes.c_uint8.from_address(rows[1][0] + 2)
+        byte.value ^= 1
+
+    def work(group: Threads) -> RequestRun | None:
+        worker = RequestWorker(group, plan, LENGTHS, op_type="WRITE", warmup=0, is_checked=True)
+        return worker.run(CopyEngine(spoil), f"rank-{group.rank}")
+
+    found = run_ranks(2, work)[0]
+    assert found.wrong == 1
+    assert found.first_wrong.startswith(
+        "request 0, from rank 0 to rank 1: block 1 of 2,560 bytes differs first at offset 2: "
+    )
+
+
+def test_nothing_is_said_of_what_was_not_checked() -> None:
+    found, engines = run(is_checked=False)
+    assert found.wrong is None
+    blocks = found.sizes.flows[0].count // 8 * 2  # of a page, from one of two ranks
+    assert [engine.copied for engine in engines[:2]] == [blocks * (2 + 2 + 1 + 8)] * 2
+    assert [engine.copied for engine in engines[2:]] == [0] * 4
+
+
+def test_a_request_takes_as_long_as_the_rank_that_takes_longest() -> None:
+    plan = CachePlan(GQA, Split(2), Split(2), page_size=4, access="layer", pages=8)
+
+    def work(group: Threads) -> RequestWorker:
+        return RequestWorker(group, plan, LENGTHS, op_type="WRITE")
+
+    worker = run_ranks(4, work)[0]
+    idle = _Outcome({}, (), 0, "")
+    outcomes = [
+        _Outcome({"0-2": "tcp"}, ((1000, 2000, 9000), (100, 200, 300), (1, 2, 3)), 0, ""),
+        _Outcome({"1-3": "cma"}, ((5000, 1000, 4000), (200, 100, 400), (1, 2, 4)), 0, ""),
+    ]
+    found = worker._summarise("copy", [*outcomes, idle, idle])
+    assert [each.latency_us for each in found.requests] == pytest.approx([10.0, 0.6, 0.005])
+    assert [each.prepare_us for each in found.requests] == pytest.approx([1.0, 0.2, 0.001])
+    assert [each.transfer_us for each in found.requests] == pytest.approx([9.0, 0.4, 0.004])
+    assert found.transports == {"0-2": "tcp", "1-3": "cma"}
+    assert found.wrong is None

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.unit.bench.kv.ranks import run_ranks
+
+from trunkline.bench.kv.run import _check_same, check_run
+from trunkline.bench.options import Options
+from trunkline.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backend": "POSIX"}, "--backend POSIX has no ranks"),
+        ({"engine": "both"}, "--engine both is for block transfers"),
+        ({"engine": "nixl", "backend": "CMA"}, "--engine nixl is measured with UCX here, not CMA"),
+        ({"workers": 2}, "2 workers can't be the 3 ranks asked for; start 3"),
+        ({"workers": 3, "total_buffer_size": 99}, "rank 1 needs 100 bytes of memory, and --total-buffer-size is 99"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        check_run(Options(**options), np.array([50, 100, 0]))
+
+
+def test_options_that_can() -> None:
+    check_run(Options(local=3, engine="nixl", total_buffer_size=100), np.array([50, 100, 0]))
+
+
+def test_workers_that_want_different_things() -> None:
+    run_ranks(3, lambda group: _check_same(group, {"seed": "1"}))
+    with pytest.raises(ConfigurationError, match="seed is 1 at rank 0 and 2 at rank 2"):
+        run_ranks(3, lambda group: _check_same(group, {"seed": "1" if group.rank < 2 else "2"}))

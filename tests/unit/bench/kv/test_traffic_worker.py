@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from tests.unit.bench.kv.ranks import CopyEngine, Threads, run_ranks
+
+from trunkline.bench.kv.traffic import Pattern, Traffic
+from trunkline.bench.kv.traffic_worker import TrafficRun, TrafficWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trunkline.bench.kv.access import OpType
+
+ONE_TO_ALL = np.array([[0, 100, 200], [0, 0, 0], [0, 0, 0]])
+ALL_TO_ONE = np.array([[0, 0, 0], [50, 0, 0], [70, 0, 0]])
+
+
+def run(
+    *matrices: np.ndarray,
+    op_type: OpType = "WRITE",
+    spoil: Callable[[list[list[int]]], None] | None = None,
+    sleep: float = 0.0,
+) -> tuple[TrafficRun, list[CopyEngine], list[float]]:
+    patterns = tuple(Pattern(matrix=matrix, op_type=op_type, sleep=sleep) for matrix in matrices)
+    traffic = Traffic(patterns=patterns, iterations=4, warmup=2, isolated=3)
+    engines = [CopyEngine(spoil if rank == 0 else None) for rank in range(3)]
+    slept: list[float] = []
+
+    def work(group: Threads) -> TrafficRun | None:
+        worker = TrafficWorker(group, traffic, is_checked=True, sleep=slept.append)
+        return worker.run(engines[group.rank], f"rank-{group.rank}")
+
+    found = run_ranks(3, work, [(0,), (1,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
+    assert found[1:] == [None, None]
+    return found[0], engines, slept
+
+
+@pytest.mark.parametrize("op_type", ["READ", "WRITE"])
+def test_patterns_are_moved_alone_and_among_the_others(op_type: OpType) -> None:
+    found, engines, slept = run(ONE_TO_ALL, ALL_TO_ONE, op_type=op_type)
+    assert (found.wrong, found.first_wrong, found.iterations, found.isolated) == (0, "", 4, 3)
+    assert [(each.bytes, each.senders) for each in found.patterns] == [(300, 1), (120, 2)]
+    times = 1 + 2 + 3 + 4  # checked, warm-up, alone, among the others
+    one, other = ([0, 1, 1], [2, 0, 0]) if op_type == "READ" else ([2, 0, 0], [0, 1, 1])
+    assert [engine.copied for engine in engines] == [
+        (blocks + more) * times for blocks, more in zip(one, other, strict=True)
+    ]
+    pairs = {"0-1", "0-2", "1-0", "2-0"}
+    assert found.transports == dict.fromkeys(pairs, "memmove")
+    assert slept == []
+
+
+def test_the_figures_follow_from_the_times() -> None:
+    (pattern,) = run(ONE_TO_ALL)[0].patterns
+    assert 0 < pattern.latency_p50_us <= pattern.latency_p99_us
+    assert 0 < pattern.isolated_p50_us <= pattern.isolated_p99_us
+    assert pattern.slowdown == pytest.approx(pattern.latency_p50_us / pattern.isolated_p50_us)
+    assert pattern.bandwidth_gb_s == pytest.approx(300 / pattern.latency_avg_us / 1e3)
+
+
+def test_ranks_compute_before_they_move_among_the_others() -> None:
+    assert run(ALL_TO_ONE, sleep=0.25)[2] == [0.25] * 2 * 4
+
+
+def test_a_byte_that_is_wrong_is_found() -> None:
+    def spoil(rows: list[list[int]]) -> None:
+        byte = ctypes.c_uint8.from_address(rows[0][0] + 7)
+        byte.value ^= 1
+
+    found, _, _ = run(ONE_TO_ALL, spoil=spoil)
+    assert found.wrong == 1
+    assert found.first_wrong.startswith(
+        "pattern 1, from rank 0 to rank 1: block 0 of 100 bytes differs first at offset 7: "
+    )
