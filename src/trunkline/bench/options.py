@@ -154,20 +154,14 @@ class Options:
     obj_access_key: str = _option("", "Object stores", "The access key.", backends=_OBJECTS, is_secret=True)
     obj_secret_key: str = _option("", "Object stores", "The secret key.", backends=_OBJECTS, is_secret=True)
     obj_session_token: str = _option("", "Object stores", "The session token.", backends=_OBJECTS, is_secret=True)
-    obj_scheme: str = _option(
-        "http", "Object stores", "Scheme of the endpoint.", choices=("http", "https"), backends=_OBJECTS
-    )
-    obj_region: str = _option("eu-central-1", "Object stores", "The region.", backends=_OBJECTS)
+    obj_scheme: str = _option("", "Object stores", "http or https, for an endpoint without.", backends=_OBJECTS)
+    obj_region: str = _option("", "Object stores", "The region; else AWS_REGION.", backends=_OBJECTS)
     obj_endpoint_override: str = _option("", "Object stores", "The endpoint, if not Amazon's.", backends=_OBJECTS)
     obj_use_virtual_addressing: bool = _option(
         False, "Object stores", "The bucket is in the host's name.", backends=_OBJECTS
     )
     obj_req_checksum: str = _option(
-        "supported",
-        "Object stores",
-        "When requests carry checksums.",
-        choices=("supported", "required"),
-        backends=_OBJECTS,
+        "", "Object stores", "When requests carry checksums: supported, or required.", backends=_OBJECTS
     )
     obj_ca_bundle: str = _option("", "Object stores", "Certificates to trust, a PEM file.", backends=_OBJECTS)
 
