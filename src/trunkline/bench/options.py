@@ -187,11 +187,10 @@ class Options:
         return (self.num_initiator_dev, self.num_target_dev) if self.mode == "MG" else (1, 1)
 
     def given(self) -> dict[str, str | int | float | bool]:
-        """Return the options that are not at their defaults, without secrets."""
-        found = {name: getattr(self, name) for name in settings()}
-        return {
-            name: value for name, value in found.items() if value != DEFAULTS[name] and not settings()[name].is_secret
-        }
+        """Return the options that are not at the defaults of their workload, without secrets."""
+        usual = DEFAULTS | WORKLOAD_DEFAULTS.get(self.workload, {})
+        found = {name: getattr(self, name) for name, setting in settings().items() if not setting.is_secret}
+        return {name: value for name, value in found.items() if value != usual[name]}
 
 
 def settings() -> dict[str, Setting]:

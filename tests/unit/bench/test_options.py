@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from trunkline.bench.config_file import make_options
 from trunkline.bench.options import DEFAULTS, GIB, KIB, MIB, PANELS, Options, parse_size, settings
 from trunkline.errors import ConfigurationError
 
@@ -30,6 +31,12 @@ def test_every_option_has_a_meaning_and_a_panel() -> None:
 def test_what_is_given_is_told_without_secrets() -> None:
     options = Options(obj_secret_key="s3cret", obj_access_key="me", obj_session_token="t", num_iter=7)
     assert options.given() == {"num_iter": 7}
+
+
+def test_what_is_given_is_told_apart_from_the_defaults_of_the_workload() -> None:
+    options = make_options({"workload": "metadata", "max_batch_size": 1})
+    assert options.given() == {"workload": "metadata", "max_batch_size": 1}
+    assert make_options(options.given()) == options
 
 
 @pytest.mark.parametrize(
