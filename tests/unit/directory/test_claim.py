@@ -10,11 +10,11 @@ import pytest
 
 from trunkline.clock import Deadline
 from trunkline.directory import Directory
-from trunkline.process import local_process
 from trunkline.directory.session import Content, Session
 from trunkline.errors import AgentNameInUseError, StoreAuthError, StoreUnavailableError
 from trunkline.metadata.key import MetadataKey
 from trunkline.metadata.presence import Presence, decode_presence
+from trunkline.process import local_process
 from trunkline.store.contract import Changed, Interrupted, Put, Store, Transaction
 from trunkline.testing.faulty_store import Fault, FaultyStore
 
