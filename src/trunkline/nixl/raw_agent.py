@@ -32,9 +32,10 @@ from trunkline.nixl.exception import (
     nixlNotSupportedError,
     translated,
 )
-from trunkline.nixl.exchange import Exchange, load_from
+from trunkline.nixl.exchange import Exchange, load_as, load_from
 from trunkline.nixl.fetching import Fetching
 from trunkline.nixl.listener import Listener
+from trunkline.nixl.tcp_store import TcpStore
 from trunkline.nixl.telemetry import is_captured
 from trunkline.nixl.transfers import payload_of, text_of
 
@@ -70,7 +71,8 @@ class nixlAgent(Exchange):
 
     Raises:
         ValueError: The name is empty.
-        nixlInvalidParamError: No key in a store can have the name; or it can't listen where it should.
+        nixlInvalidParamError: No key in a store can have the name; or it can't listen where it should; or the variables
+            for a TCPStore can't be used.
     """
 
     @translated
@@ -85,7 +87,9 @@ class nixlAgent(Exchange):
                 f"an agent can't be called {name[:80]!r}: no leading dot, no slash, no control character, at most "
                 "255 bytes"
             )
-        super().__init__(name, captures_telemetry=is_captured(config.captureTelemetry))
+        super().__init__(
+            name, captures_telemetry=is_captured(config.captureTelemetry), tcp_store=TcpStore.from_environment()
+        )
         self._config = config
         self._backends: dict[int, str] = {}
         self._params: dict[int, dict[str, str]] = {}
@@ -153,7 +157,7 @@ class nixlAgent(Exchange):
                 first.close()
                 raise
             waiting = self._config.etcdWatchTimeout.total_seconds()
-            self._fetching = Fetching(partial(_fetch, self._agent, self._clients, waiting))
+            self._fetching = Fetching(partial(_fetch, self._agent, self._clients, self._tcp_store, waiting))
         elif backend not in self._agent.engine.backends:  # CMA comes with UCX
             self._agent.create_backend(name, **options)
         if backend == "UCX" and "CMA" not in self._agent.engine.backends:
@@ -285,6 +289,8 @@ class nixlAgent(Exchange):
         if self._listener is not None:
             self._listener.close()
         self._clients.close()
+        if self._tcp_store is not None:
+            self._tcp_store.close()
         if self._agent is not None and self._fetching is not None:
             self._fetching.stop()
             self._agent.close(timeout)
@@ -312,9 +318,13 @@ class nixlAgent(Exchange):
         return names | {"CMA"} if "UCX" in names else names
 
 
-def _fetch(agent: Agent, clients: FrameClients, timeout: float, name: str, source: str | Address) -> None:
+def _fetch(
+    agent: Agent, clients: FrameClients, store: TcpStore | None, timeout: float, name: str, source: str | Address
+) -> None:
     if isinstance(source, Address):
         load_from(agent, clients, source, name)
+    elif store is not None:
+        load_as(agent, name, store.fetch(name, source), f"label {source!r} in the TCPStore at {store.address}")
     else:
         agent.fetch(name, label=source, timeout=timeout)
 
