@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import resource
@@ -128,6 +129,27 @@ backend.close()
     ).stdout
     assert "EFBIG: File too large" in told
     assert (tmp_path / "file").stat().st_size <= 1_000_000
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_a_device_that_does_not_confirm_fails_a_write_that_asked_for_it(tmp_path: Path, fsync: bool) -> None:
+    """/dev/zero takes what it is written, has all that is read, and answers fdatasync with EINVAL."""
+    memory, path = bytes_of(3 * MIB, 1), tmp_path / "file"
+    with contextlib.closing(PosixBackend("agent", fsync=fsync)) as backend, Path("/dev/zero").open("r+b") as zero:
+        bench = Bench(backend)
+        write, read = (
+            bench.prepare(operation, memory, f"rw,create:{path}", [(0, 0, 3 * MIB)])
+            for operation in (Operation.WRITE, Operation.READ)
+        )
+        os.dup2(zero.fileno(), write._files[0].native.descriptor)  # both have the same
+        assert finish(write, write.post()) == (Status.FAILED if fsync else Status.DONE)
+        reason = (
+            f"fdatasync of file '{path}' failed with EINVAL: Invalid argument; 3,145,728 of 3,145,728 bytes landed, "
+            "but the device may not have them"
+        )
+        assert write.reason == (reason if fsync else "")
+        assert write.completed == 1
+        assert finish(read, read.post()) == Status.DONE
 
 
 def test_a_device_that_breaks_says_where(bench: Bench) -> None:
