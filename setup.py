@@ -21,7 +21,6 @@ def extension(plugin: str, **options: list[str]) -> Extension:
         [f"{folder}/_native.pyx"],
         depends=sorted(str(path) for path in [*folder.glob("*.pxd"), *folder.glob("native/*.pxi")]),
         extra_compile_args=ARGUMENTS,
-        optional=True,
         **options,
     )
 
@@ -45,7 +44,10 @@ def native_extensions() -> list[Extension]:
                 libraries=["ucp", "ucs"],
             )
         )
-    return cythonize(extensions, language_level=3)
+    made = cythonize(extensions, language_level=3)
+    for each in made:
+        each.optional = True  # cythonize makes new ones, without this
+    return made
 
 
 setup(ext_modules=native_extensions())
