@@ -14,7 +14,8 @@ from trunkline.errors import StoreUnavailableError
 from trunkline.etcd import request
 from trunkline.etcd.server import free_port
 from trunkline.etcd.value import Change, Interruption, Listing
-from trunkline.testing.etcd import EtcdServer, TcpProxy
+from trunkline.testing.etcd import EtcdServer
+from trunkline.testing.proxy import TcpProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from trunkline.errors import (
     SupersededError,
 )
 from trunkline.store import open_store
-from trunkline.testing.etcd import TcpProxy
+from trunkline.testing.proxy import TcpProxy
 from trunkline.testing.faulty_store import Fault, FaultyStore
 from trunkline.testing.waiting import eventually
 

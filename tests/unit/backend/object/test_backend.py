@@ -210,7 +210,7 @@ def test_a_thousand_registrations_and_backends_leave_nothing(tmp_path: Path) -> 
         assert held() == during
         assert len(backend._table.keys) <= 32
         assert not backend._worker._running
-        assert not backend._worker._tasks
+        assert not backend._worker._rounds
     for _ in range(50):
         with opened_on(LocalStore(tmp_path)) as backend:
             move(backend)

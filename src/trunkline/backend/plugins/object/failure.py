@@ -14,6 +14,9 @@ _MESSAGE = re.compile(r"<Message>([^<]{1,500})</Message>")
 _SYSTEM = re.compile(r'message: "([^"]{1,200})"')
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
 _RETRIES = re.compile(r"retries: (\d+),\s*max_retries: (\d+),\s*elapsed: ([^,\n]+)")
+_ABORT = "Error performing DELETE"
+"""Nothing else is deleted than uploads."""
+
 _QUERY = re.compile(r"(\w+://[^\s?]*)\?\S*")
 _SECRET_NAME = re.compile(r"secret|token|password|sas|(?:^|_)key(?!_id)|credential", re.IGNORECASE)
 _CLOUD = ("AWS_", "AZURE_", "GOOGLE_")
@@ -83,6 +86,9 @@ def explain(error: BaseException, redaction: Redaction) -> str:
         advice = "check the endpoint, and that the store is up"
     else:
         said, advice = redaction.clean(plain), ""
+    if _ABORT in plain:  # obstore then says nothing of the part
+        said += " when the upload was aborted because a part of it had failed"
+        advice = f"{advice}; parts may be left at the store" if advice else "parts may be left at the store"
     tries = _RETRIES.search(details)
     if tries is not None and int(tries[1]):
         said += f"; tried {int(tries[1]) + 1} times in {tries[3]}"
