@@ -22,8 +22,8 @@ _STOP_TIMEOUT = 10.0
 class ServerProcess:
     """A server on loopback, with its own data and log in one directory.
 
-    Subclasses say what to run. Not for several threads at once. ``close`` ends the process, also a paused one, and keeps
-    the directory.
+    Subclasses say what to run. Not for several threads at once. ``close`` ends the process, also a paused one, and
+    keeps the directory.
 
     Args:
         directory: Where its log goes, named after the server; it is created.

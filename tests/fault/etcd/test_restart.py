@@ -14,7 +14,6 @@ from trunkline.errors import StoreUnavailableError
 from trunkline.etcd import request
 from trunkline.etcd.server import free_port
 from trunkline.etcd.value import Change, Interruption, Listing
-from trunkline.testing.etcd import EtcdServer
 from trunkline.testing.proxy import TcpProxy
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from trunkline.etcd.client import EtcdClient
     from trunkline.etcd.value import Outcome
+    from trunkline.testing.etcd import EtcdServer
 
 
 @pytest.fixture

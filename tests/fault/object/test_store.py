@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -243,3 +245,19 @@ def test_a_store_that_hangs_does_not_hold_up_the_end(
             assert "closed; 0 of 12,582,912 bytes had arrived" in request.reason
         assert time.monotonic() - began < 20  # without an end of its own it would take the store's 30 s and more
     assert "trunkline-obj-agent" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_backend_that_is_gone_leaves_no_connection(s3: S3Server, bucket: str) -> None:
+    def connections() -> int:
+        hexadecimal = f":{s3.port:04X}"
+        lines = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
+        return sum(line.split()[2].endswith(hexadecimal) and line.split()[3] == "01" for line in lines)
+
+    before = connections()
+    for _ in range(3):
+        with opened(**s3.options(bucket=bucket)) as backend:
+            request = request_of(backend, Operation.WRITE, np.ones(12 * MIB, np.uint8), "k")
+            assert finish(request, request.post()) == Status.DONE, request.reason
+        del request, backend
+        gc.collect()
+    eventually(lambda: connections() <= before)

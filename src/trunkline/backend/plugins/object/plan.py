@@ -69,7 +69,7 @@ class Plan:
         reach = np.zeros(len(keys), np.int64)
         np.maximum.at(reach, owner, offset + length)
         span = reach - low + COALESCE + 1
-        if span.sum(dtype=np.float64) > LONGEST_LINE:
+        if span.sum(dtype=np.float64) >= LONGEST_LINE:
             self.obstacle = "its objects' ranges are too far apart for one transfer: make several of it"
             return
         base = np.cumsum(span) - span - low

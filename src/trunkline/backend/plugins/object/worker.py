@@ -126,7 +126,8 @@ class Worker:
         self.check_process()
         with self.lock:
             self.check_open()
-            answers = asyncio.run_coroutine_threadsafe(self._ask(keys), self._running_loop())
+            loop = self._running_loop()
+            answers = asyncio.run_coroutine_threadsafe(self._ask(keys), loop)
         try:
             return answers.result()
         except concurrent.futures.CancelledError:
