@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from tests.unit.backend.object.test_failure import REFUSED, SLOW_DOWN
 
 from trunkline.agent.record import record_of_bytes, record_of_publication
