@@ -45,15 +45,17 @@ def failure_of(options: dict[str, Any], operation: Operation, key: str = "some/k
 
 
 @pytest.mark.parametrize("operation", list(Operation))
-@pytest.mark.parametrize("wrong", ["access_key_id", "secret_access_key"])
+@pytest.mark.parametrize(
+    ("wrong", "code"), [("access_key_id", "InvalidAccessKeyId"), ("secret_access_key", "SignatureDoesNotMatch")]
+)
 def test_wrong_credentials(
-    s3: S3Server, bucket: str, operation: Operation, wrong: str, caplog: pytest.LogCaptureFixture
+    s3: S3Server, bucket: str, operation: Operation, wrong: str, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     options = s3.options(bucket=bucket, **{wrong: "NotTheRightOne"})
     reason = failure_of(options, operation)
     assert reason.startswith(f"{operation.name} of bytes 0 to 99 of s3://{bucket}/some/key failed: HTTP 403 Forbidden")
-    assert "InvalidAccessKeyId" in reason or "SignatureDoesNotMatch" in reason
+    assert f"HTTP 403 Forbidden, {code} (" in reason
     assert "check the credentials" in reason
     assert "0 of 100 bytes had arrived" in reason
     with opened(**options) as backend:
@@ -133,6 +135,23 @@ def test_a_store_that_goes_on_throttling(s3: S3Server, bucket: str, s3_proxy: Ht
     assert "SlowDown" in reason
     assert "tried 3 times" in reason
     assert "use a lower concurrency, or more retries" in reason
+
+
+def test_a_store_that_throttles_by_429(s3: S3Server, bucket: str, s3_proxy: HttpProxy) -> None:
+    s3_proxy.answer = lambda chunk: throttled(chunk).replace(b"503 Slow Down", b"429 Too Many Requests")
+    reason = failure_of(s3.options(bucket=bucket, endpoint=s3_proxy.endpoint, max_retries=2), Operation.READ)
+    assert "HTTP 429 Too Many Requests, SlowDown" in reason
+    assert "tried 3 times" in reason
+    assert "the store throttles: use a lower concurrency, or more retries" in reason
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_a_store_that_does_not_answer_in_time(
+    s3: S3Server, bucket: str, s3_proxy: HttpProxy, operation: Operation
+) -> None:
+    s3_proxy.is_stalled = True
+    reason = failure_of(s3.options(bucket=bucket, endpoint=s3_proxy.endpoint, timeout=0.3), operation)
+    assert "no answer in time: check the endpoint, and that the store is up; 0 of 100 bytes had arrived" in reason
 
 
 @pytest.mark.parametrize("operation", list(Operation))

@@ -192,9 +192,11 @@ def test_a_thousand_registrations_and_backends_leave_nothing(tmp_path: Path) -> 
             backend.deregister(np.unique(request.posting.local_slot))
             backend.deregister(request.posting.remote_slot)
 
-    def held() -> tuple[int, int]:
+    def held() -> tuple[int, int, list[str]]:
         gc.collect()
-        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+        status = Path("/proc/self/status").read_text().splitlines()
+        pinned = [line for line in status if line.startswith(("VmLck", "VmPin"))]
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), pinned
 
     (tmp_path / "key").write_bytes(memory.tobytes())
     with opened_on(LocalStore(tmp_path)) as backend:

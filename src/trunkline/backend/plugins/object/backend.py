@@ -48,8 +48,8 @@ class ObjectBackend:
         concurrency: Most requests to the store at once; NIXL's ``num_threads``.
         part_size: Most bytes of a request, from 5 MiB on; larger objects are written in parts of it. Memory for
             about ``concurrency`` parts is used while transfers run. NIXL's ``crtMinLimit``.
-        max_retries: How often a request is tried again after 5xx answers (and so throttling), timeouts and broken
-            connections; obstore's default is 10.
+        max_retries: How often a request is tried again after 5xx and 429 answers (throttling is either), timeouts and
+            broken connections; obstore's default is 10.
         retry_timeout: Seconds after which a request is not tried again; obstore's default is 180.
         timeout: Seconds of one try; obstore's default is 30.
         store: An open store of obstore's, instead of a URL and options.
