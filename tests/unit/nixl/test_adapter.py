@@ -38,6 +38,8 @@ from trunkline.testing.waiting import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trunkline.directory import Publication
+
 
 # -- publishing ------------------------------------------------------------------------------------------------
 
@@ -246,12 +248,19 @@ def test_in_a_forked_child(adapter: NixlAdapter) -> None:
     adapter._closed = False
 
 
-def test_a_fetch_that_ends_after_the_adapter(bench: Bench, adapter: NixlAdapter, agent: FakeAgent) -> None:
+def test_a_fetch_that_ends_after_the_adapter(
+    bench: Bench, adapter: NixlAdapter, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.peer()
-    found = Directory(bench.store).fetch("peer", timeout=5)
-    adapter.close(drain=0)
+    found = [Directory(bench.store).fetch("peer", timeout=5)]
+
+    def find_and_close(*_: object) -> list[Publication]:
+        adapter.close(drain=0)
+        return found
+
+    monkeypatch.setattr(adapter._membership, "fetch", find_and_close)
     with pytest.raises(ClosedError):
-        adapter._follower._take_in(found)
+        adapter.fetch("peer")
     assert agent.asked == []
 
 
