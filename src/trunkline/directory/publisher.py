@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from types import TracebackType
 
-    from trunkline.directory.observer import Listening, Observer
+    from trunkline.directory.listening import Listening
+    from trunkline.directory.observer import Observer
     from trunkline.store.contract import Store
 
 _log = logging.getLogger(__name__)
