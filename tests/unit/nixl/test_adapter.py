@@ -144,7 +144,7 @@ def test_a_name_that_is_taken_over(bench: Bench, adapter: NixlAdapter) -> None:
 
 def test_a_lost_session_is_mended_without_a_call(bench: Bench, adapter: NixlAdapter, agent: FakeAgent) -> None:
     adapter.publish()
-    session = adapter._membership.publisher._session
+    session = adapter._membership.publisher._holder.session
     assert session is not None
     bench.store.revoke(session.lease.id, timeout=1)
     eventually(lambda: adapter._membership.publisher.sessions == 2 and adapter.lost is None)
