@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trunkline.agent.agent import Agent
 from trunkline.agent.opening import open_companion
 from trunkline.backend.contract import QueryableBackend
-from trunkline.backend.registry import NIXL_NAMES, backend_names, backend_options, create_backend
+from trunkline.backend.registry import backend_names, backend_options, create_backend
 from trunkline.config import Settings
 from trunkline.errors import (
     BackendUnavailableError,
@@ -94,6 +95,7 @@ class nixlAgent(Exchange):
         self._backends: dict[int, str] = {}
         self._params: dict[int, dict[str, str]] = {}
         self._backend_numbers = itertools.count(1)
+        self._opening = threading.Lock()  # one backend at a time; the first one makes Trunkline's agent
         self._listener: Listener | None = None
         if config.useListenThread:
             address = Address(Settings.from_environment().listen_host, config.listenPort)
@@ -104,8 +106,7 @@ class nixlAgent(Exchange):
 
     def getAvailPlugins(self) -> list[str]:
         """Return the names of the backends that are installed."""
-        nixl_names = {own: name for name, own in NIXL_NAMES.items()}
-        return [nixl_names.get(name, name).upper() for name in backend_names() if name.upper() != _HIDDEN]
+        return [name.upper() for name in backend_names() if name.upper() != _HIDDEN]
 
     def getPluginParams(self, plugin: str) -> tuple[dict[str, str], list[str]]:
         """Return which parameters ``createBackend`` takes for it, with defaults, and the kinds of memory it is for.
@@ -142,6 +143,10 @@ class nixlAgent(Exchange):
         """
         if not all(isinstance(text, str) for pair in params.items() for text in pair):
             raise TypeError(f"a backend's parameters are strings: {dict(params)!r}")
+        with self._opening:
+            return self._create(backend, params)
+
+    def _create(self, backend: str, params: Mapping[str, str]) -> int:
         if backend not in self.getAvailPlugins():
             raise nixlNotFoundError(f"there is no plugin {backend!r}; installed: {self.getAvailPlugins()}")
         if backend in self._backends.values():
@@ -160,7 +165,7 @@ class nixlAgent(Exchange):
             self._fetching = Fetching(partial(_fetch, self._agent, self._clients, self._tcp_store, waiting))
         elif backend not in self._agent.engine.backends:  # CMA comes with UCX
             self._agent.create_backend(name, **options)
-        if backend == "UCX" and "CMA" not in self._agent.engine.backends:
+        if backend == "UCX":
             open_companion(self._agent.engine, settings)
         number = next(self._backend_numbers)
         self._backends[number] = backend
@@ -203,6 +208,7 @@ class nixlAgent(Exchange):
         self.trunkline.deregister(descs.checked())
         return NIXL_SUCCESS
 
+    @translated
     def queryMem(self, descs: nixlRegDList, backend: int) -> list[dict[str, str] | None]:
         """Ask a backend about files or objects, whose paths or keys stand fourth in the descriptors.
 

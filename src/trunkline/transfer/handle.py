@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Generator
 
-    from trunkline.backend.contract import Request
+    from trunkline.backend.contract import BackendPeer, Request
     from trunkline.transfer.engine import Engine
     from trunkline.transfer.plan import TransferPlan
     from trunkline.transfer.target import Target
@@ -98,7 +98,7 @@ class TransferHandle:
         self._callbacks: list[Callable[[TransferHandle], object]] = []
         self._total_ns = 0
         self._round = 0
-        self._is_silent = plan.backend not in engine.notifying
+        self._is_silent = bool(plan.parts) or plan.route.backend not in engine.notifying
         self._lock = threading.Lock()
         request.owner = self
 
@@ -119,6 +119,7 @@ class TransferHandle:
 
     @property
     def operation(self) -> Operation:
+        """READ or WRITE."""
         return self._plan.posting.operation
 
     @property
@@ -129,7 +130,6 @@ class TransferHandle:
     @property
     def telemetry(self) -> TransferTelemetry:
         """Figures of the last round."""
-        links = [link for name in self._plan.backends if (link := self._target.links.get(name)) is not None]
         return TransferTelemetry(
             bytes=self._plan.total_bytes,
             blocks=self._plan.block_count,
@@ -137,7 +137,7 @@ class TransferHandle:
             post_us=self._request.post_ns / 1e3,
             total_us=self._total_ns / 1e3,
             backend=self._plan.backend,
-            transports=tuple(transport for link in links for transport in link.transports),
+            transports=tuple(transport for link in self._data_links() for transport in link.transports),
         )
 
     def post(self, notify: bytes | None = None) -> TransferHandle:
@@ -177,9 +177,7 @@ class TransferHandle:
             try:
                 # After it is among the active ones: deregistering takes memory out of the tables first and looks for
                 # transfers that use it second, so one of the two always sees the other.
-                for part in self._plan.parts or (self._plan,):
-                    far = target.section if part.route.backend in target.links else self._engine.home.section
-                    part.check_tables(self._engine.home.section, far, target.name)
+                self._plan.check_tables(self._engine.home.section, target.section, target.name)
                 status = self._request.post(self._notification)
             except BaseException:
                 self._state = _PREPARED
@@ -283,12 +281,11 @@ class TransferHandle:
 
     def abort(self, reason: str) -> None:
         """Make it quiet now by closing its connection by force (for the engine)."""
-        names = [*self._plan.backends, *(self._engine.notifying if self._is_silent else ())]
-        links = [link for name in dict.fromkeys(names) if (link := self._target.links.get(name)) is not None]
-        if not links or self._state.is_quiet:
-            return
-        if self._request.poll() is _IN_PROGRESS:  # else another one's abort ended it: leave the next connection alone
-            for link in links:
+        for _ in range(2):  # the data may end meanwhile, and then its notification is on its way
+            # If it is quiet, another one's abort ended it: leave the next connection alone.
+            if self._state.is_quiet or self._request.poll() is not _IN_PROGRESS:
+                break
+            for link in self._links_in_use():
                 link.abort(reason)
         self.settle()
 
@@ -319,6 +316,18 @@ class TransferHandle:
             self._engine.tell_failure(self, notice)
         for callback in callbacks:
             self._engine.call_back(callback, self)
+
+    def _data_links(self) -> list[BackendPeer]:
+        links = self._target.links
+        return [links[part.route.backend] for part in self._plan.parts or (self._plan,) if not part.route.is_own]
+
+    def _links_in_use(self) -> list[BackendPeer]:
+        """Return the links of what is under way now: the data, or then its notification."""
+        request = self._request
+        if isinstance(request, CombinedRequest) and request.is_announcing:
+            carrier = self._engine.carrier(self._target)
+            return [] if carrier is None else [carrier[1]]
+        return self._data_links()
 
     def _event_of(self, status: Status) -> Event:
         if status is _DONE:
@@ -351,11 +360,13 @@ class TransferHandle:
 
     @property
     def target(self) -> Target:
+        """The peer (for the engine)."""
         return self._target
 
     @property
-    def backend(self) -> str:
-        return self._plan.backend
+    def backends(self) -> tuple[str, ...]:
+        """The names of the backends that move it."""
+        return self._plan.backends
 
     def __repr__(self) -> str:
         return self._describe(self._state)
