@@ -145,11 +145,16 @@ class Engine:
         target.check()
         request: Request
         if plan.parts:
-            parts = [(self._bind(part, target), len(part.first_block)) for part in plan.parts]
+            parts = [(self.bind(part, target), len(part.first_block)) for part in plan.parts]
             request = CombinedRequest(parts, partial(self._announce, target))
         else:
-            request = self._bind(plan, target)
+            request = self.bind(plan, target)
         return TransferHandle(self, plan, request, target, notify=notify, deadline=deadline, tag=tag)
+
+    def bind(self, plan: TransferPlan, target: Target) -> Request:
+        """Return a plan, of one part, as a request of its backend."""
+        name = plan.route.backend
+        return self.backends[name].prepare(plan.posting, target.links.get(name))
 
     def announcing(self, request: Request, plan: TransferPlan, target: Target) -> CombinedRequest:
         """Return a request of a backend that carries no notifications as one that is followed by one.
@@ -307,10 +312,6 @@ class Engine:
             each.close()
         for handle in list(self.active):  # posted by another thread while :meth:`drain` looked
             handle.settle()
-
-    def _bind(self, plan: TransferPlan, target: Target) -> Request:
-        name = plan.route.backend
-        return self.backends[name].prepare(plan.posting, target.links.get(name))
 
     def _announce(self, target: Target, payload: bytes, *, failure: bool = False) -> Request | None:
         """Send an encoded notification; to the agent itself it is delivered if no backend carries it."""

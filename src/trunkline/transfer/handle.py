@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from trunkline.backend.contract import Operation, Status
@@ -163,6 +164,8 @@ class TransferHandle:
             if target.gone is not None or target.is_draining:
                 target.check_post()
             self._engine.check_open()
+            if self._plan.route.rival is not None:
+                self._change_over(self._plan.route.rival)
             if notify is not None:
                 self._notification = encode_notification(self._engine.name, notify)
             if self._notification is not None and self._is_silent and not isinstance(self._request, CombinedRequest):
@@ -319,6 +322,15 @@ class TransferHandle:
             self._engine.tell_failure(self, notice)
         for callback in callbacks:
             self._engine.call_back(callback, self)
+
+    def _change_over(self, rival: str) -> None:
+        """Take the quicker backend that could not be used when this was planned, if it can be now."""
+        if self._target.links[rival].obstacle is None:
+            route = self._plan.route._replace(backend=rival, rival=None)
+            self._plan = replace(self._plan, route=route)
+            self._request = self._engine.bind(self._plan, self._target)
+            self._request.owner = self
+            self._is_silent = rival not in self._engine.notifying
 
     def _event_of(self, status: Status) -> Event:
         if status is _DONE:

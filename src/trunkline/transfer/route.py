@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from trunkline.transfer.target import Target
 
 
+_UNREGISTERED = "no such memory is registered with it"
+
+
 class Route(NamedTuple):
     """A backend, and whose account of segments it goes by.
 
@@ -22,11 +25,14 @@ class Route(NamedTuple):
         backend: The backend that moves the bytes.
         near: The backend that registered the local memory: itself, unless it is keyless.
         far: Likewise for the far side.
+        rival: A backend that takes less and goes by the same account, but whose link had an obstacle; None if there
+            is none.
     """
 
     backend: str
     near: str
     far: str
+    rival: str | None = None
 
     @classmethod
     def direct(cls, backend: str) -> Route:
@@ -38,7 +44,7 @@ class Candidate(NamedTuple):
     """What one backend could do for a transfer.
 
     Attributes:
-        route: How; None if it can't be at all.
+        route: How; None if it can't be, whatever becomes of its link.
         backend: Its name.
         obstacle: Why it is not taken now, in words; None if it can be.
         seconds: What the transfer would take on it, by :class:`trunkline.backend.contract.Cost`.
@@ -90,6 +96,9 @@ def choose(engine: Engine, target: Target, work: Work, only: Collection[str] | N
     5. Of those that are left, the one whose :class:`~trunkline.backend.contract.Cost` is least; of equal ones the
        first in the agent's order.
 
+    One that costs less still, and that only its link keeps from it, becomes the route's ``rival`` if it goes by the
+    same account: a handle changes over to it at the first ``post`` that finds the link free.
+
     If only the third rule leaves none, the first that it excluded is returned: the plan then says which block is
     not registered.
 
@@ -101,9 +110,9 @@ def choose(engine: Engine, target: Target, work: Work, only: Collection[str] | N
     if able:
         best = min(able, key=_seconds) if len(able) > 1 else able[0]
         assert best.route is not None
-        return best.route
+        return best.route if len(able) == len(found) else best.route._replace(rival=_rival(found, best, best.route))
     for each in found:
-        if each.route is not None:
+        if each.route is not None and each.obstacle is _UNREGISTERED:
             return each.route
     reasons = "; ".join(f"{each.backend}: {each.obstacle}" for each in found) or "it has no backend"
     raise NoBackendError(
@@ -111,6 +120,18 @@ def choose(engine: Engine, target: Target, work: Work, only: Collection[str] | N
         f"{target.name!r}: {reasons}",
         agent=target.name,
     )
+
+
+def _rival(found: list[Candidate], best: Candidate, route: Route) -> str | None:
+    """Return which backend would be taken, with the same plan, if its link had no obstacle."""
+    quicker = [
+        each
+        for each in found
+        if each.seconds < best.seconds
+        and each.route is not None
+        and (each.route.near, each.route.far) == (route.near, route.far)
+    ]
+    return min(quicker, key=_seconds).backend if quicker else None
 
 
 def _seconds(candidate: Candidate) -> float:
@@ -122,11 +143,10 @@ def _candidate(engine: Engine, target: Target, work: Work, name: str, seconds: f
     if work.near not in capabilities.local_kinds:
         return Candidate(name, None, f"it does not move {work.near.name} of this side", seconds)
     link = target.links.get(name)
+    obstacle: str | None = None
     if link is not None and work.far in capabilities.remote_kinds:
         section = target.section
         obstacle = link.obstacle
-        if obstacle is not None:
-            return Candidate(name, None, obstacle, seconds)
     elif target.is_self and work.far in capabilities.own_kinds:
         section = engine.home.section
     elif not target.is_self and work.far in capabilities.remote_kinds:
@@ -137,11 +157,11 @@ def _candidate(engine: Engine, target: Target, work: Work, name: str, seconds: f
     if not capabilities.keyless:
         route = Route.direct(name)
         is_held = len(engine.home.section.lookup(name, work.near)) and len(section.lookup(name, work.far))
-        return Candidate(name, route, None if is_held else "no such memory is registered with it", seconds)
+        return Candidate(name, route, obstacle or (None if is_held else _UNREGISTERED), seconds)
     near, far = _holder(engine, engine.home.section, work.near), _holder(engine, section, work.far)
     if near is None or far is None:
-        return Candidate(name, None, "no such memory is registered with another backend", seconds)
-    return Candidate(name, Route(name, near, far), None, seconds)
+        return Candidate(name, None, obstacle or "no such memory is registered with another backend", seconds)
+    return Candidate(name, Route(name, near, far), obstacle, seconds)
 
 
 def _holder(engine: Engine, section: Section, kind: MemoryKind) -> str | None:
