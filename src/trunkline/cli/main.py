@@ -15,6 +15,7 @@ from trunkline.cli.demo import demo
 from trunkline.cli.doctor import doctor
 from trunkline.cli.etcd import etcd
 from trunkline.cli.gc import gc
+from trunkline.cli.interrupt import interruptible
 from trunkline.cli.nixl import PASS_ON, as_nixl, nixl_path
 from trunkline.cli.offer import offer
 from trunkline.cli.ping import ping
@@ -27,8 +28,6 @@ from trunkline.cli.watch import watch
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from typer import Context
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -39,9 +38,8 @@ class CommandGroup(TyperGroup):
     """Runs a subcommand; an error of the tree becomes one line and exit status 1, an interrupt status 130."""
 
     def invoke(self, ctx: Context) -> Any:  # type: ignore[override] # typer's own Context
-        signal.signal(signal.SIGTERM, _interrupt)
         try:
-            with escape_logs():
+            with escape_logs(), interruptible():
                 return super().invoke(ctx)
         except TrunklineError as error:
             if ctx.params.get("verbose"):
@@ -72,7 +70,3 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error what our errors say
     app(prog_name="trunkline")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
