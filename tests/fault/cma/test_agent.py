@@ -1,4 +1,4 @@
-"""Transfers of agents over cross-memory attach that are cancelled, pass their deadline, lose their memory or their agent."""
+"""Agents over cross-memory attach: what is cancelled, passes its deadline, or loses its memory or its agent."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ def test_cancelled(scene: Scene) -> None:
     with pytest.raises(TransferCancelledError) as caught:
         transfer.wait(PATIENCE)
     scene.assert_quiet(transfer)
+    assert caught.value.failed is not None
     failed = set(caught.value.failed.tolist())
     assert 0 < len(failed) < BLOCKS  # what `post` itself had copied has arrived
     arrived = [BLOCKS - 1 - number for number in range(BLOCKS) if number not in failed]

@@ -102,7 +102,7 @@ class Link:
 
     def close(self) -> None: ...
 
-class Request(contract.Request):
+class Request(contract.Request):  # type: ignore[misc]  # its members are the protocol's
     """A posting bound to a link.
 
     Its rows are cut into chunks of at most 1 MiB and 1,024 rows, large rows too. `post` copies some itself; the thread

@@ -118,7 +118,7 @@ class Endpoint:
 
     def close(self) -> None: ...
 
-class Request(contract.Request):
+class Request(contract.Request):  # type: ignore[misc]  # its members are the protocol's
     """A posting bound to an endpoint.
 
     `post` posts rows up to a window of 16 MiB or 4096 rows and one flush; whoever drives the worker posts the next
