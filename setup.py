@@ -19,7 +19,7 @@ def extension(plugin: str, **options: list[str]) -> Extension:
     return Extension(
         f"trunkline.backend.plugins.{plugin}._native",
         [f"{folder}/_native.pyx"],
-        depends=sorted(str(path) for path in [*folder.glob("*.pxd"), *folder.glob("native/*.pxi")]),
+        depends=sorted(str(path) for pattern in ("*.pxd", "native/*.pxi", "../*.pxi") for path in folder.glob(pattern)),
         extra_compile_args=ARGUMENTS,
         **options,
     )

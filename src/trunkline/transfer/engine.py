@@ -155,11 +155,16 @@ class Engine:
         target.check()
         request: Request
         if plan.parts:
-            parts = [(self._bind(part, target), len(part.first_block)) for part in plan.parts]
+            parts = [(self.bind(part, target), len(part.first_block)) for part in plan.parts]
             request = CombinedRequest(parts, partial(self._announce, target))
         else:
-            request = self._bind(plan, target)
+            request = self.bind(plan, target)
         return TransferHandle(self, plan, request, target, notify=notify, deadline=deadline, tag=tag)
+
+    def bind(self, plan: TransferPlan, target: Target) -> Request:
+        """Return a plan, of one part, as a request of its backend."""
+        name = plan.route.backend
+        return self.backends[name].prepare(plan.posting, target.links.get(name))
 
     def announcing(self, request: Request, plan: TransferPlan, target: Target) -> CombinedRequest:
         """Return a request of a backend that carries no notifications as one that is followed by one.

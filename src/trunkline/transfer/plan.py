@@ -116,6 +116,7 @@ def join_plans(plans: Sequence[TransferPlan]) -> TransferPlan:
     starts = np.cumsum([0, *(plan.block_count for plan in plans)])
     return replace(
         plans[0],
+        route=plans[0].route._replace(rival=None),  # each part stays where it is
         first_block=np.concatenate([plan.first_block + start for plan, start in zip(plans, starts, strict=False)]),
         block_count=int(starts[-1]),
         total_bytes=sum(plan.total_bytes for plan in plans),

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from trunkline.transfer.target import Target
 
 
+_UNREGISTERED = "no such memory is registered with it"
+
+
 class Route(NamedTuple):
     """A backend, and whose account of segments it goes by.
 
@@ -23,12 +26,15 @@ class Route(NamedTuple):
         near: The backend that registered the local memory: itself, unless it is keyless.
         far: Likewise for the far side.
         is_own: Whether the far side is the agent's own, registered here, and not reached by a link.
+        rival: A backend that takes less and goes by the same account, but whose link had an obstacle; None if there
+            is none.
     """
 
     backend: str
     near: str
     far: str
     is_own: bool = False
+    rival: str | None = None
 
     @classmethod
     def direct(cls, backend: str) -> Route:
@@ -41,7 +47,7 @@ class Candidate(NamedTuple):
 
     Attributes:
         backend: Its name.
-        route: How; None if it can't be at all.
+        route: How; None if it can't be, whatever becomes of its link.
         obstacle: Why it is not taken now, in words; None if it can be.
         seconds: What the transfer would take on it, by :class:`trunkline.backend.contract.Cost`.
     """
@@ -89,6 +95,9 @@ def choose(engine: Engine, target: Target, work: Work, only: Collection[str] | N
     5. Of those that are left, the one whose :class:`~trunkline.backend.contract.Cost` is least; of equal ones the
        first in the agent's order.
 
+    One that costs less still, and that only its link keeps from it, becomes the route's ``rival`` if it goes by the
+    same account: a handle changes over to it at the first ``post`` that finds the link free.
+
     If only the third rule leaves none, the first that it excluded is returned: the plan then says which block is
     not registered.
 
@@ -108,6 +117,24 @@ def choose(engine: Engine, target: Target, work: Work, only: Collection[str] | N
     if route is not None:
         return route
     found = candidates(engine, target, work, only)
+    able: list[Route] = []
+    blocked: list[Route] = []
+    excluded: Route | None = None
+    for name in list(engine.backends):
+        route, obstacle = _look(engine, target, work, name, only)
+        if route is not None:
+            if obstacle is None:
+                able.append(route)
+            elif obstacle is not _UNREGISTERED:
+                blocked.append(route)
+            elif excluded is None:
+                excluded = route
+    best = cheapest(engine, work, able)
+    if best is not None:
+        return best._replace(rival=_rival(engine, work, best, blocked)) if blocked else best
+    if excluded is not None:
+        return excluded
+    found = candidates(engine, target, work, only)
     reasons = "; ".join(f"{each.backend}: {each.obstacle}" for each in found) or "it has no backend"
     raise NoBackendError(
         f"no backend of agent {engine.name!r} moves {work.near.name} here to or from {work.far.name} of "
@@ -121,6 +148,18 @@ def cheapest(engine: Engine, work: Work, able: Sequence[Route]) -> Route | None:
     if len(able) < 2:
         return able[0] if able else None
     return min(able, key=lambda route: _seconds(engine, route.backend, work))
+
+
+def _rival(engine: Engine, work: Work, best: Route, blocked: Sequence[Route]) -> str | None:
+    """Return which backend would be taken, with the same plan, if its link had no obstacle."""
+    most = _seconds(engine, best.backend, work)
+    quicker = [
+        route
+        for route in blocked
+        if route[1:] == best[1:] and _seconds(engine, route.backend, work) < most
+    ]
+    route = cheapest(engine, work, quicker)
+    return None if route is None else route.backend
 
 
 def _seconds(engine: Engine, name: str, work: Work) -> float:
@@ -138,12 +177,11 @@ def _look(
     if near not in capabilities.local_kinds:
         return None, f"it does not move {near.name} of this side"
     link, is_own = target.links.get(name), False
+    obstacle: str | None = None
     home = engine.home.section.tables
     if link is not None and far in capabilities.remote_kinds:
         tables = target.section.tables
         obstacle = link.obstacle
-        if obstacle is not None:
-            return None, obstacle
     elif target.is_self and far in capabilities.own_kinds:
         tables, is_own = home, True
     elif not target.is_self and far in capabilities.remote_kinds:
@@ -152,11 +190,11 @@ def _look(
         return None, f"it does not reach {far.name} {'within an agent' if target.is_self else 'of a peer'}"
     if not capabilities.keyless:
         is_held = (name, near) in home and (name, far) in tables
-        return Route(name, name, name, is_own), None if is_held else "no such memory is registered with it"
+        return Route(name, name, name, is_own), obstacle or (None if is_held else _UNREGISTERED)
     near_holder, far_holder = _holder(engine, home, near), _holder(engine, tables, far)
     if near_holder is None or far_holder is None:
         return None, "no such memory is registered with another backend"
-    return Route(name, near_holder, far_holder, is_own), None
+    return Route(name, near_holder, far_holder, is_own), obstacle
 
 
 def _holder(engine: Engine, tables: Mapping[tuple[str, MemoryKind], SegmentTable], kind: MemoryKind) -> str | None:
