@@ -10,8 +10,6 @@ from typing import Literal
 
 import msgspec
 
-FORMAT = "trunkline-bench/1"
-
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement: its settings first, then what was measured.
@@ -114,7 +112,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     rows: tuple[Row, ...]
-    format: Literal["trunkline-bench/1"] = FORMAT
+    format: Literal["trunkline-bench/1"] = "trunkline-bench/1"
     version: str = ""
     started: str = ""
     workload: str = "sweep"
