@@ -345,7 +345,7 @@ def cma_greeting(data: bytes) -> None:
 
 def path_mode(data: bytes) -> None:
     """Take apart the name of a segment of NIXL's: a path and how to open it, or a mere name."""
-    from trunkline.backend.plugins.posix.file import PathMode
+    from trunkline.backend.file import PathMode
 
     text = data.decode("utf-8", "surrogateescape")
     found = PathMode.parse(text)

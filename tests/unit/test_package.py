@@ -104,7 +104,7 @@ def test_the_native_modules_were_built(plugin: str) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native modules are for Linux only")
 def test_without_a_compiler_the_rest_is_built(tmp_path: Path) -> None:
-    places = ["--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp"]
+    places = ["--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")]
     command = [sys.executable, "setup.py", "build_ext", *places]
     built = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"CC": "false"}, capture_output=True, text=True, timeout=300, check=False

@@ -194,8 +194,7 @@ class TransferHandle:
                 self._state = _PREPARED
                 self._engine.active.discard(self)
                 raise
-            if status is not _IN_PROGRESS:
-                ended = self._take_end(status)
+            ended = None if status is _IN_PROGRESS else self._take_end(status)
         if status is not _IN_PROGRESS:
             self._tell(ended)
         elif self._deadline is not None:

@@ -105,19 +105,6 @@ def choose(engine: Engine, target: Target, work: Work, only: Collection[str] | N
         NoBackendError: There is none; it says why of each.
     """
     able: list[Route] = []
-    excluded: Route | None = None
-    for name in list(engine.backends):
-        route, obstacle = _look(engine, target, work, name, only)
-        if route is not None:
-            if obstacle is None:
-                able.append(route)
-            elif excluded is None:
-                excluded = route
-    route = cheapest(engine, work, able) or excluded
-    if route is not None:
-        return route
-    found = candidates(engine, target, work, only)
-    able: list[Route] = []
     blocked: list[Route] = []
     excluded: Route | None = None
     for name in list(engine.backends):
@@ -153,11 +140,7 @@ def cheapest(engine: Engine, work: Work, able: Sequence[Route]) -> Route | None:
 def _rival(engine: Engine, work: Work, best: Route, blocked: Sequence[Route]) -> str | None:
     """Return which backend would be taken, with the same plan, if its link had no obstacle."""
     most = _seconds(engine, best.backend, work)
-    quicker = [
-        route
-        for route in blocked
-        if route[1:] == best[1:] and _seconds(engine, route.backend, work) < most
-    ]
+    quicker = [route for route in blocked if route[1:] == best[1:] and _seconds(engine, route.backend, work) < most]
     route = cheapest(engine, work, quicker)
     return None if route is None else route.backend
 

@@ -147,7 +147,7 @@ def test_made_before_the_peer_has_answered(scene: Scene) -> None:
         prepare_side(agent.engine, theirs, target),
         notify=b"done",
     )
-    assert handle.backend == "UCX"
+    assert handle.backends == ("UCX",)
     assert "CMA: the peer has not answered yet" in str(agent.explain(handle))
     scene.process.send_signal(18)
     eventually(lambda: target.links["CMA"].obstacle is None)

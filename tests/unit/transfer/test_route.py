@@ -125,7 +125,7 @@ def test_a_quicker_one_in_the_way_is_the_rival_if_the_plan_would_fit_it() -> Non
         backend("OTHER", remote_kinds=BOTH, cost=QUICK),
     )
     early, away = Link("not answered yet"), Link("on another host")
-    assert choose(engine, peer("UCX", KEYLESS=early, OTHER=away), SMALL) == Route("UCX", "UCX", "UCX", "KEYLESS")
+    assert choose(engine, peer("UCX", KEYLESS=early, OTHER=away), SMALL) == Route("UCX", "UCX", "UCX", rival="KEYLESS")
     assert choose(engine, peer("UCX", OTHER=away), SMALL).rival is None  # another account
     assert choose(engine, peer("UCX", KEYLESS=early), SMALL, {"UCX"}).rival is None  # not asked for
     assert choose(engine, peer("UCX", "KEYLESS"), SMALL) == Route("KEYLESS", "UCX", "UCX")
