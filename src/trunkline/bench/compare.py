@@ -142,16 +142,22 @@ def _pair(settings: dict[str, object], before: Measured, after: Measured) -> Pai
         settings,
         before,
         after,
-        after.bandwidth_gb_s / before.bandwidth_gb_s if before.bandwidth_gb_s else None,
+        _ratio(after.bandwidth_gb_s, before.bandwidth_gb_s),
         math.hypot(before.variation or 0, after.variation or 0) if known else None,
         _latency_ratio(before, after),
     )
 
 
 def _latency_ratio(before: Measured, after: Measured) -> float | None:
-    if before.latency_p50_us and after.latency_p50_us is not None:
-        return after.latency_p50_us / before.latency_p50_us
-    return after.latency_avg_us / before.latency_avg_us if before.latency_avg_us else None
+    if before.latency_p50_us is not None and after.latency_p50_us is not None:
+        return _ratio(after.latency_p50_us, before.latency_p50_us)
+    return _ratio(after.latency_avg_us, before.latency_avg_us)
+
+
+def _ratio(value: float, over: float) -> float | None:
+    """Return a ratio; None where nothing was measured that another can be compared with."""
+    ratio = value / over if over > 0 else math.inf
+    return ratio if math.isfinite(ratio) else None
 
 
 def _differing(

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from trunkline.bench.options import DEFAULTS, SHORTHANDS, Options, parse_size, settings
+from trunkline.bench.options import DEFAULTS, SHORTHANDS, WORKLOAD_DEFAULTS, Options, parse_size, settings
 from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def make_options(given: Mapping[str, Any], file: Path | None = None) -> Options:
             if short in source:
                 values |= dict.fromkeys(names, source[short])
         values |= {name: value for name, value in source.items() if name not in SHORTHANDS}
+    values = WORKLOAD_DEFAULTS.get(str(values.get("workload")).lower(), {}) | values
     return Options(**{name: _checked(name, value, f"--{name.replace('_', '-')}") for name, value in values.items()})
 
 
@@ -74,7 +75,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigurationError(f"{where} = {value!r} must be of type {kind.__name__}", option=name)
     if setting.choices:
-        matching = [choice for choice in setting.choices if choice.lower() == value.lower()]
+        matching = [choice for choice in setting.choices if choice.lower() == str(value).lower()]
         if not matching:
             raise ConfigurationError(f"{where} = {value!r} is none of {', '.join(setting.choices)}", option=name)
         return matching[0]

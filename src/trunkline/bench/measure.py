@@ -56,7 +56,10 @@ class Lane:
 
     def poll(self) -> bool:
         """Return whether it is done."""
-        return all([request.poll() for request in self.requests])
+        are_done = True
+        for request in self.requests:  # each of them is to be driven
+            are_done = request.poll() and are_done
+        return are_done
 
     def wait(self, timeout: float) -> None:
         """Wait until it is done."""
@@ -137,7 +140,7 @@ class _Loop:
                 self._begin(lane, 0)
 
     def _run_open(self) -> None:
-        """Start each transfer at its time, or if no lane is free as soon as one is; its latency counts from its time."""
+        """Start each transfer at its time, or as soon as a lane is free; its latency counts from its time."""
         interval = 1e9 / self._pace.rate
         free, busy = deque(self._lanes), deque[Lane]()
         first = _now()

@@ -211,6 +211,12 @@ _SETTINGS: Final[dict[str, Setting]] = {
 
 DEFAULTS: Final[dict[str, Any]] = {name: each.default for name, each in Options.__dataclass_fields__.items()}
 
+WORKLOAD_DEFAULTS: Final[dict[str, dict[str, Any]]] = {
+    "notifications": {"start_block_size": 8, "max_block_size": 16 * KIB},
+    "metadata": {"max_block_size": 4 * KIB, "max_batch_size": 1024, "num_iter": 20, "warmup_iter": 2},
+}
+"""Defaults that suit a workload better."""
+
 SHORTHANDS: Final = {
     "block_size": ("start_block_size", "max_block_size"),
     "batch_size": ("start_batch_size", "max_batch_size"),

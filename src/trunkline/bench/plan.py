@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
 def plan_steps(options: Options) -> list[Step]:
     """Return the steps: every size of blocks with every number of them, doubling from start to max."""
-    steps = []
+    steps: list[Step] = []
     for block_size in _doubling(options.start_block_size, options.max_block_size):
         for batch_size in _doubling(options.start_batch_size, options.max_batch_size):
             iterations, warmup = options.num_iter, options.warmup_iter
@@ -101,8 +101,31 @@ def check_options(options: Options) -> None:
         )
     if options.is_storage and options.engine == "both":
         raise ConfigurationError(f"--engine both compares workers, and {options.backend} runs alone")
+    if options.workload != "sweep":
+        _check_workload(options)
     if options.csv == "-" and options.json == "-":
         raise ConfigurationError("--csv - and --json - would both go to standard output: give one of them a path")
+
+
+def _check_workload(options: Options) -> None:
+    from trunkline.bench.options import DEFAULTS
+
+    names = ["bidirectional", "rate", "check_consistency", "num_threads", "pipeline_depth", "scheme", "mode"]
+    names += ["recreate_xfer", "prepared_xfer"]
+    if options.workload == "metadata":
+        names.append("engine")
+    unfit = [name for name in names if getattr(options, name) != DEFAULTS[name]]
+    if unfit:
+        raise ConfigurationError(
+            f"--workload {options.workload} has no use for --{unfit[0].replace('_', '-')}: leave it out",
+            option=unfit[0],
+        )
+    if options.is_storage or (options.workload == "metadata" and options.size != 2):
+        raise ConfigurationError(
+            f"--workload {options.workload} is measured between workers"
+            + (", two of them" if options.workload == "metadata" else "")
+            + f", not with {options.size} and --backend {options.backend}"
+        )
 
 
 def _doubling(start: int, most: int) -> Iterator[int]:

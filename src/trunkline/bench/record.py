@@ -50,7 +50,7 @@ class Record:
             group=options.benchmark_group,
             options=options.given(),
             environment=self._environment(),
-            limit="given" if options.limit_gbps else "memcpy",
+            limit=None if options.workload != "sweep" else "given" if options.limit_gbps else "memcpy",
             is_complete=is_complete,
             notes=tuple(notes),
         )

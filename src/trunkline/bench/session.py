@@ -54,7 +54,15 @@ def run_session(options: Options, listener: Listener) -> None:
         def open_engine(kind: str, name: str) -> Engine:
             return open_worker_engine(kind, name, store, options, is_target=is_target)
 
-        Worker(group, options, open_engine, listener).run()
+        if options.workload == "metadata":
+            from trunkline.bench.engine.trunkline import open_agent
+            from trunkline.bench.metadata import MetadataWorker
+
+            MetadataWorker(
+                group, options, lambda name: open_agent(name, store, _namespace(options), options), listener
+            ).run()
+        else:
+            Worker(group, options, open_engine, listener).run()
 
 
 def find_rank(options: Options, environment: Mapping[str, str] = os.environ) -> int | None:
@@ -138,5 +146,9 @@ def open_worker_engine(kind: str, name: str, store: Store | None, options: Optio
         return NixlEngine(name, options, is_target=is_target)
     from trunkline.bench.engine.trunkline import TrunklineEngine
 
-    namespace = f"/trunkline/bench/{options.benchmark_group}"
-    return TrunklineEngine(name, "" if store is None else store, namespace, options)
+    return TrunklineEngine(name, store, _namespace(options), options)
+
+
+def _namespace(options: Options) -> str:
+    """The corner of the store in which the run's agents find each other."""
+    return f"/trunkline/bench/{options.benchmark_group}"

@@ -15,9 +15,12 @@ from trunkline.memory.file import File
 from trunkline.memory.kind import MemoryKind
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from trunkline.bench.engine.contract import Engine
     from trunkline.bench.options import Options
     from trunkline.bench.plan import Step
+    from trunkline.memory.file import FileMode
 
 
 class Storage:
@@ -35,7 +38,7 @@ class Storage:
         self._span = span_of(transfer_size)
         self._files: list[File] = []
         self._numbers = 0  # of the objects registered so far
-        self._order: np.ndarray[tuple[int], np.dtype[np.uint64]] | None = None
+        self._order: NDArray[np.uint64] | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def register(self, engine: Engine) -> None:
@@ -52,8 +55,7 @@ class Storage:
         if options.randomize_location_mode == "bytealigned":
             size += options.max_block_size
         for path in self._paths():
-            # Not emptied: what is there already may be a device, or laid out on purpose.
-            mode = "r+" if path.exists() else "x+"
+            mode: FileMode = "r+" if path.exists() else "x+"  # one that is there may be laid out on purpose
             self._files.append(File(path, mode, size=size, direct=options.storage_enable_direct))
         rows = [(0, file.size, file.fileno()) for file in self._files]
         engine.register(DescriptorList.of(MemoryKind.FILE, rows), [str(file.path) for file in self._files])
@@ -78,8 +80,9 @@ class Storage:
         """Return where a transfer's blocks lie."""
         if self._options.backend == "OBJ":
             first = self._numbers - (self._lanes - lane) * step.batch_size
-            rows = [(0, step.block_size, first + number) for number in range(step.batch_size)]
-            return DescriptorList.of(MemoryKind.OBJECT, rows)
+            return DescriptorList.of(
+                MemoryKind.OBJECT, [(0, step.block_size, first + number) for number in range(step.batch_size)]
+            )
         places = Places([0] * len(self._files), [file.fileno() for file in self._files], self._span, MemoryKind.FILE)
         found = places.descriptors(lane, step.block_size, step.batch_size)
         if self._order is None:
@@ -99,12 +102,16 @@ class Storage:
 
     def _paths(self) -> list[Path]:
         options = self._options
+        if not options.filepath:
+            self._temporary = tempfile.TemporaryDirectory(prefix="trunkline-bench-")
+            return [Path(self._temporary.name, name) for name in self._names()]
+        return [Path(options.filepath, name) for name in self._names()]
+
+    def _names(self) -> list[str]:
+        options = self._options
         names = [name for name in options.filenames.split(",") if name]
         if names and len(names) != options.num_files:
             raise ConfigurationError(
                 f"--filenames names {len(names)} files and --num-files says {options.num_files}: make them agree"
             )
-        if not options.filepath:
-            self._temporary = tempfile.TemporaryDirectory(prefix="trunkline-bench-")
-        folder = Path(options.filepath or self._temporary.name)  # type: ignore[union-attr] # one of them is there
-        return [folder / name for name in names or [f"trunkline-bench-{n}" for n in range(options.num_files)]]
+        return names or [f"trunkline-bench-{number}" for number in range(options.num_files)]

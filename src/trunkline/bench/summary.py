@@ -38,7 +38,7 @@ def summarise(
     its = [pair for pair in roles.pairs if pair.initiator in ranks]
     rates = [each.rate / 1e9 for each in measured]
     aggregate = sum(rates) if len(its) > 1 else None
-    limit = options.limit_gbps or memcpy_gb_s(step.transfer_size)
+    limit = _limit(options, step)
     # Workers' parts are about simultaneous: what the sum of them does is what the run did.
     parts = [sum(each) for each in zip(*(one.parts for one in measured), strict=True)]
     found = variation(parts)
@@ -49,7 +49,7 @@ def summarise(
         engine=engine,
         backend=options.backend,
         transport=" + ".join(dict.fromkeys(link.transport for link in links if link.initiator in ranks)),
-        op_type="BOTH" if options.bidirectional else options.op_type,
+        op_type=_operation(options),
         scheme=options.scheme,
         mode=options.mode,
         initiator_seg_type=options.initiator_seg_type,
@@ -63,7 +63,7 @@ def summarise(
         iterations=transfer[0].count,
         bandwidth_gb_s=bandwidth,
         aggregate_gb_s=aggregate,
-        utilisation_percent=None if aggregate is None else 100 * aggregate / limit,
+        utilisation_percent=None if aggregate is None or limit is None else 100 * aggregate / limit,
         latency_avg_us=mean(latency) or 0.0,
         latency_p50_us=percentile(latency, 50),
         latency_p90_us=percentile(latency, 90),
@@ -81,7 +81,7 @@ def summarise(
         variation=found,
         is_noisy=None if found is None else found > NOISY,
         limit_gb_s=limit,
-        limit_percent=100 * bandwidth / limit,
+        limit_percent=None if limit is None else 100 * bandwidth / limit,
         wrong=sum(each.wrong for each in outcomes) if options.check_consistency else None,
     )
 
@@ -104,6 +104,19 @@ def compare_teams(roles: Roles, step: Step, outcomes: Sequence[Outcome]) -> str:
         f"{step.block_size:,} B × {step.batch_size}: bandwidth of {first} / {second} {np.median(ratios):.2f} "
         f"(median of {len(ratios)} rounds in turn, {ratios.min():.2f} to {ratios.max():.2f})"
     )
+
+
+def _limit(options: Options, step: Step) -> float | None:
+    """What bandwidth is compared with; that of notifications with nothing."""
+    if options.workload != "sweep":
+        return None
+    return options.limit_gbps or memcpy_gb_s(step.transfer_size)
+
+
+def _operation(options: Options) -> str:
+    if options.workload == "notifications":
+        return "NOTIFY"
+    return "BOTH" if options.bidirectional else options.op_type
 
 
 def _far_kind(options: Options) -> str:

@@ -57,6 +57,7 @@ OURS = (
     Column("P99.9 Lat. (us)", _number("latency_p99_9_us", 1)),
     Column("CV", _number("variation", 2)),
 )
+OPERATION = Column("Operation", lambda row: row.op_type)
 ENGINE = Column("Engine   ", lambda row: row.engine)
 WRONG = Column("Wrong", lambda row: "-" if row.wrong is None else str(row.wrong))
 
@@ -66,7 +67,7 @@ Lat   from the beginning of a transfer (Prep, or Post where the request was made
 Prep  making the request: the lists of blocks are checked and matched to registered memory
 Post  the call that starts the transfer
 Tx    from the start of that call until the end was seen
-CV    standard deviation over mean of the bandwidth of ten parts of the measurement; ! marks more than 0.25: too noisy"""
+CV    standard deviation over mean of the bandwidth of the measurement's parts; ! marks more than 0.25: too noisy"""
 
 
 class Table:
@@ -75,12 +76,17 @@ class Table:
     Args:
         has_pairs: Whether several pairs move blocks at once.
         has_engines: Whether several engines are compared.
+        has_operations: Whether rows are of several operations.
         is_checked: Whether blocks are checked.
     """
 
-    def __init__(self, *, has_pairs: bool, has_engines: bool, is_checked: bool) -> None:
+    def __init__(
+        self, *, has_pairs: bool = False, has_engines: bool = False, has_operations: bool = False,
+        is_checked: bool = False,
+    ) -> None:  # fmt: skip
         self.columns: Sequence[Column] = (
             *((ENGINE,) if has_engines else ()),
+            *((OPERATION,) if has_operations else ()),
             *NAMES,
             *(OF_SEVERAL if has_pairs else ()),
             *TIMES,

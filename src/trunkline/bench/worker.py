@@ -10,6 +10,7 @@ from trunkline.backend.contract import Operation
 from trunkline.bench.consistency import Findings, Sender, check, clear, fill
 from trunkline.bench.measure import Lane, Pace, measure
 from trunkline.bench.memory import Buffers, Places
+from trunkline.bench.notifications import RoundTrip, echo
 from trunkline.bench.plan import plan_steps
 from trunkline.bench.roles import assign_roles
 from trunkline.bench.statistics import Measured, condense
@@ -190,18 +191,21 @@ class Worker:
         pace = Pace(options.recreate_xfer, options.rate, options.timeout)
         rounds = ROUNDS if len(teams) > 1 else 1
         threads = self._lanes(engine, step) if self._targets else []
+        count = -(-step.iterations // rounds)
         found: list[Samples] = []
-        self._group.barrier()
-        if threads and step.warmup:
-            measure(threads, step.warmup, pace._replace(rate=0.0))
-        for _ in range(rounds):
+        for turn in range(rounds):
             for _, ranks in teams:
                 is_its_turn = self._rank in ranks
                 if len(teams) > 1:
                     (engine.wake if is_its_turn else engine.rest)()
                 self._group.barrier()
                 if threads and is_its_turn:
-                    found.append(measure(threads, -(-step.iterations // rounds), pace))
+                    if step.warmup and turn == 0:
+                        measure(threads, step.warmup, pace._replace(rate=0.0))
+                    found.append(measure(threads, count, pace))
+                elif is_its_turn and options.workload == "notifications":
+                    peer = self._cards[self._initiators[0]].agent
+                    echo(engine, peer, count + (step.warmup if turn == 0 else 0), options.timeout)
                 if len(teams) > 1:
                     self._group.barrier()
         return found
@@ -214,6 +218,10 @@ class Worker:
         ]
 
     def _lane(self, engine: Engine, step: Step, lane: int) -> Lane:
+        if self._options.workload == "notifications":
+            peers = [self._cards[rank].agent for rank in self._targets]
+            return Lane(lambda: [RoundTrip(engine, peer, step.transfer_size) for peer in peers])
+
         def make() -> list[Request]:
             return [engine.prepare(self._operation, engine.match(*each)) for each in self._sides(step, lane)]
 

@@ -12,6 +12,7 @@ from trunkline.bench.options import SHORTHANDS, settings
 from trunkline.cli.bench_kv import kvcache
 from trunkline.cli.bench_kv_run import requests, traffic
 from trunkline.cli.bench_option import annotation
+from trunkline.cli.bench_results import compare, import_, report
 
 EITHER_SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}
 """NIXLBench writes --block_size, others --block-size."""
@@ -74,5 +75,6 @@ bench.__annotations__ = {
     for name, parameter in bench.__signature__.parameters.items()  # type: ignore[attr-defined]
 }
 app.callback()(bench)
-for command in (kvcache, requests, traffic):
+for command in (kvcache, requests, traffic, compare, report):
     app.command()(command)
+app.command("import")(import_)

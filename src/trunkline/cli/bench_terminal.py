@@ -74,6 +74,7 @@ class Screen:
         self._table = Table(
             has_pairs=len(roles.pairs) > len(roles.teams),
             has_engines=len(roles.teams) > 1,
+            has_operations=options.workload == "metadata",
             is_checked=options.check_consistency,
         )
         self._has_table = "-" not in (options.csv, options.json)

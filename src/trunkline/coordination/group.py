@@ -271,10 +271,10 @@ class Group:
         Raises:
             StoreError: The store failed; then the others find out when this worker leaves or dies.
         """
-        self._check_usable()
-        told = reason[:MAX_REASON]
         if self._link.board.is_failed:
             return
+        self._check_usable()
+        told = reason[:MAX_REASON]
         put = Put(self._link.key.failed(self.rank), told.encode(errors="replace"), self._lease.id)
         self._link.write((put,), self._deadline(timeout))
         self._link.change(lambda board: board.fail(told))
@@ -288,10 +288,9 @@ class Group:
         self._is_closed = True
         deadline = Deadline(timeout, self._clock)
         self._link.close()
-        if not self._link.board.is_failed:
-            last = encode_record(SeatRecord(local_process(), "left"))
-            with suppress(TrunklineError):  # the word is a kindness: what counts is that the lease ends
-                self._link.write((Put(self._link.key.seat(self.rank), last, self._lease.id),), deadline)
+        last = encode_record(SeatRecord(local_process(), "left"))
+        with suppress(TrunklineError):  # the word is a kindness: what counts is that the lease ends
+            self._link.write((Put(self._link.key.seat(self.rank), last, self._lease.id),), deadline)
         with suppress(TrunklineError):
             self._lease.close(deadline.remaining())
         self._cleanup.close()
@@ -347,6 +346,7 @@ class Group:
             )
         if self._is_closed:
             raise ClosedError(f"group {self.name!r} was closed", group=self.name)
+        self._link.check()
 
     def _check_other(self, rank: int, what: str) -> None:
         if rank == self.rank or not 0 <= rank < self.size:

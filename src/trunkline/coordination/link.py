@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trunkline.clock import Clock, Deadline
     from trunkline.coordination.key import RunKey
-    from trunkline.store.contract import Lease, Operation, Store
+    from trunkline.store.contract import Lease, Operation, Snapshot, Store
 
 Found = TypeVar("Found")
 
@@ -38,22 +38,24 @@ class Link:
         key: The run's keys.
         rank: This worker's.
         lease: What its keys hang on.
+        snapshot: What there was of the run when the seat was taken.
         clock: Measures waiting.
     """
 
-    def __init__(self, store: Store, key: RunKey, rank: int, lease: Lease, clock: Clock) -> None:
+    def __init__(self, store: Store, key: RunKey, rank: int, lease: Lease, snapshot: Snapshot, clock: Clock) -> None:
         self.store = store
         self.key = key
         self.rank = rank
         self.lease = lease
         self.board = Board(key, rank, lease.id)
+        self.board.take_run(snapshot)
         self._clock = clock
         self._lock = threading.Lock()  # guards the board and the two below
         self._is_being_read = False
         self._news = threading.Event()  # replaced whenever the board may have changed
         self._wake = threading.Event()
-        self._run = store.watch(key.group.run, prefix=True, wake=self._wake)
-        self._inbox = store.watch(key.inbox(rank), prefix=True, wake=self._wake)
+        self._run = store.watch(key.group.run, prefix=True, after=snapshot.revision, wake=self._wake)
+        self._inbox = store.watch(key.inbox(rank), prefix=True, after=snapshot.revision, wake=self._wake)
 
     def wait(self, ready: Callable[[Board], Found | None], deadline: Deadline) -> Found | None:
         """Wait until the board shows something; return it, or None once the deadline has passed.
@@ -86,6 +88,11 @@ class Link:
                 with self._lock:
                     self._is_being_read = False
                     self._tell()
+
+    def check(self) -> None:
+        """Raise what the board says if the run has ended."""
+        with self._lock:
+            self.board.check(())
 
     def change(self, change: Callable[[Board], None]) -> None:
         """Change the board, and wake those who wait."""

@@ -50,6 +50,26 @@ EXPIRY_DELAY = 2.0
 
 
 @dataclass(frozen=True, slots=True)
+class _Sight:
+    """A run as it was at one revision."""
+
+    run: Entry
+    record: RunRecord
+    key: RunKey
+    seats: dict[int, Entry]
+    snapshot: Snapshot
+
+    def rank_of(self, lease: int) -> int | None:
+        """Return whose seat hangs on a lease: also if the answer to taking it was lost."""
+        return next((rank for rank, seat in self.seats.items() if seat.lease == lease), None)
+
+    def free(self, wanted: int | None) -> int | None:
+        """Return the lowest free rank, or the one that is wanted; None if it is taken."""
+        ranks = range(self.record.size) if wanted is None else (wanted,)
+        return next((rank for rank in ranks if rank not in self.seats), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Rendezvous:
     """A worker that looks for its run.
 
@@ -83,8 +103,8 @@ class Rendezvous:
             StoreError: The store failed.
         """
         while True:
-            key, rank = self._sit()
-            link = Link(self.store, key, rank, self.lease, self.clock)
+            key, rank, snapshot = self._sit()
+            link = Link(self.store, key, rank, self.lease, snapshot, self.clock)
             try:
                 if self._wait_for_others(link):
                     return link
@@ -96,74 +116,69 @@ class Rendezvous:
                 Transaction((KeyHasLease(key.seat(rank), self.lease.id),), (Delete(key.seat(rank)),)),
             )
 
-    def _sit(self) -> tuple[RunKey, int]:
-        """Take a seat; return where."""
+    def _sit(self) -> tuple[RunKey, int, Snapshot]:
+        """Take a seat; return which, and all that there was at that revision."""
         while True:
-            first = self.rank or 0
-            run = RunRecord(secrets.token_hex(16), self.size, self.lease.id)
-            key = self.group.of_run(run.token)
-            result = self._transact(
-                Transaction(
-                    (KeyIsAbsent(self.group.run),),
-                    (Put(self.group.run, encode_record(run), self.lease.id), self._seat(key, first)),
-                    (Get(self.group.run),),
-                )
+            sight = self._look(self._found())
+            if sight is None:
+                continue
+            rank = sight.rank_of(self.lease.id)
+            if rank is not None:
+                return sight.key, rank, sight.snapshot
+            rank = sight.free(self.rank)
+            if sight.record.members or sight.record.size != self.size or rank is None:
+                self._wait_for_change(sight)
+                continue
+            sight = self._look(self._sit_beside(sight, rank))
+            rank = None if sight is None else sight.rank_of(self.lease.id)
+            if sight is not None and rank is not None:
+                return sight.key, rank, sight.snapshot
+
+    def _found(self) -> TransactionResult:
+        """Found a run if there is none; either way read what there is."""
+        run = RunRecord(secrets.token_hex(16), self.size, self.lease.id)
+        return self._transact(
+            Transaction(
+                (KeyIsAbsent(self.group.run),),
+                (
+                    Put(self.group.run, encode_record(run), self.lease.id),
+                    self._seat(self.group.of_run(run.token), self.rank or 0),
+                    self._everything,
+                ),
+                (self._everything,),
             )
-            if result.succeeded:
-                return key, first
-            if not result.reads[0]:
-                continue
-            entry = result.reads[0][0]
-            record = decode_run(entry.key, entry.value)
-            key = self.group.of_run(record.token)
-            if record.founder == self.lease.id:  # an attempt that succeeded and whose answer was lost
-                return key, first
-            if record.members or record.size != self.size:
-                self._wait_for_change(entry, record)
-                continue
-            rank = self._sit_beside(entry, record, key)
-            if rank is not None:
-                return key, rank
+        )
 
-    def _sit_beside(self, run: Entry, record: RunRecord, key: RunKey) -> int | None:
-        """Take a seat of a run that somebody else founded; None if that must be looked at again."""
-        taken = {0} if self.size > 1 else set()  # a guess: founders mostly sit there
-        while True:
-            rank = self.rank
-            if rank is None:
-                rank = next((free for free in range(self.size) if free not in taken), None)
-            if rank is not None:
-                result = self._transact(
-                    Transaction(
-                        (KeyHasRevision(run.key, run.mod_revision), KeyIsAbsent(key.seat(rank))),
-                        (self._seat(key, rank),),
-                        (Get(run.key), Get(key.seats, prefix=True)),
-                    )
-                )
-                if result.succeeded:
-                    return rank
-                found, seats = result.reads
-                if not found or found[0].mod_revision != run.mod_revision:
-                    return None
-                holders = {parse_number(seat.key.removeprefix(key.seats)): seat for seat in seats}
-                for number, seat in holders.items():
-                    if number is not None and seat.lease == self.lease.id:  # again a lost answer
-                        return number
-                taken = {number for number in holders if number is not None}
-                if self.rank is None:
-                    continue
-            self._wait_for_change(run, record)
+    def _sit_beside(self, sight: _Sight, rank: int) -> TransactionResult:
+        """Take a free seat of another worker's run, unless that has changed; either way read what there is."""
+        return self._transact(
+            Transaction(
+                (KeyHasRevision(self.group.run, sight.run.mod_revision), KeyIsAbsent(sight.key.seat(rank))),
+                (self._seat(sight.key, rank), self._everything),
+                (self._everything,),
+            )
+        )
+
+    def _look(self, result: TransactionResult) -> _Sight | None:
+        """Return what was read; None if there is no run."""
+        entries = {entry.key: entry for entry in result.reads[0]}
+        run = entries.get(self.group.run)
+        if run is None:
             return None
-
-    def _wait_for_change(self, run: Entry, record: RunRecord) -> None:
-        """Return when a run that can't be joined must be looked at again; raise if it stays as it is."""
+        record = decode_run(run.key, run.value)
         key = self.group.of_run(record.token)
-        result = self._transact(Transaction((), (Get(run.key), Get(key.seats, prefix=True))))
-        found, seats = result.reads
-        if not found or found[0].mod_revision != run.mod_revision:
-            return
-        holders = {seat.key.removeprefix(key.seats): decode_seat(seat.key, seat.value) for seat in seats}
-        dead = [seat for seat in seats if is_gone(holders[seat.key.removeprefix(key.seats)].process)]
+        seats: dict[int, Entry] = {}
+        for entry in result.reads[0]:
+            rank = parse_number(entry.key.removeprefix(key.seats))
+            if rank is not None:
+                seats[rank] = entry
+        return _Sight(run, record, key, seats, Snapshot(result.reads[0], result.revision))
+
+    def _wait_for_change(self, sight: _Sight) -> None:
+        """Return when a run that can't be joined must be looked at again; raise if it stays as it is."""
+        run, record, key = sight.run, sight.record, sight.key
+        holders = {rank: decode_seat(seat.key, seat.value) for rank, seat in sorted(sight.seats.items())}
+        dead = [sight.seats[rank] for rank, seat in holders.items() if is_gone(seat.process)]
         if dead:
             for seat in dead:
                 _log.info("%s: its process has ended: its lease is revoked", seat.key)
@@ -175,7 +190,7 @@ class Rendezvous:
             left = self.store.time_to_live(run.lease, timeout=self.deadline.remaining()) or 0.0
             patience = Deadline(self.deadline.remaining(left + EXPIRY_DELAY), self.clock)
         outage = ""
-        with self.store.watch(run.key, prefix=True, after=result.revision) as watch:
+        with self.store.watch(run.key, prefix=True, after=sight.snapshot.revision) as watch:
             while (event := watch.next(patience.remaining())) is not None:
                 if isinstance(event, Interrupted):
                     outage = event.reason
@@ -183,7 +198,7 @@ class Rendezvous:
                     return
         self._refuse(record, holders, outage)
 
-    def _refuse(self, record: RunRecord, holders: dict[str, SeatRecord], outage: str) -> NoReturn:
+    def _refuse(self, record: RunRecord, holders: dict[int, SeatRecord], outage: str) -> NoReturn:
         elapsed = self.deadline.elapsed
         who = ", ".join(f"rank {rank}: {seat.place}" for rank, seat in list(holders.items())[:8]) or "nobody"
         where = f"group {self.group.name!r} at {self.store.url}"
@@ -254,6 +269,10 @@ class Rendezvous:
             elapsed=elapsed,
             url=self.store.url,
         )
+
+    @property
+    def _everything(self) -> Get:
+        return Get(self.group.run, prefix=True)
 
     def _seat(self, key: RunKey, rank: int) -> Put:
         return Put(key.seat(rank), encode_record(SeatRecord(local_process())), self.lease.id)

@@ -40,13 +40,28 @@ frame.onload = () => {
   };
   const texts = [...page.querySelectorAll("svg[role=img]")].map(
     (svg) => [...svg.querySelectorAll("text")].map(place(svg)));
+  const style = (each) => frame.contentWindow.getComputedStyle(each);
+  const behind = (each) => {
+    for (; each; each = each.parentElement) {
+      const colour = style(each).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    }
+  };
+  const pairs = (elements, name) => [...new Set(elements.map((each) => `${style(each)[name]} on ${behind(each)}`))];
+  const written = [...page.querySelectorAll("body *:not(title, desc)")].filter(
+    (each) => [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
   const wide = [...page.querySelectorAll("main *")].filter(
     (each) => !each.closest(".scroll") && !each.closest("svg") && box(each).right > WIDTH + 0.5);
   document.getElementById("found").textContent = btoa(unescape(encodeURIComponent(JSON.stringify({
     scroll_width: root.scrollWidth, scroll_height: root.scrollHeight, text: page.body.innerText, texts,
     wide: wide.map((each) => each.outerHTML.slice(0, 120)),
     loaded: frame.contentWindow.performance.getEntriesByType("resource").map((each) => each.name),
-    scripts: page.scripts.length, elements: page.querySelectorAll("*").length, alerted: window.alerted || 0,
+    scripts: page.scripts.length, images: page.images.length,
+    colours: {
+      text: pairs(written.filter((each) => !each.closest("svg")), "color"),
+      drawn_text: pairs(written.filter((each) => each.closest("svg")), "fill"),
+      line: pairs([...page.querySelectorAll(".plot polyline")], "stroke"),
+    },
     dark: frame.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches,
     background: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
     colour: frame.contentWindow.getComputedStyle(page.body).color,

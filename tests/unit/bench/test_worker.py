@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-
 from tests.unit.bench.workers import run_workers
+
 from trunkline.bench.options import KIB, Options
 from trunkline.errors import ConfigurationError
 
@@ -123,7 +123,7 @@ class CorruptingRequest:
 
 def test_a_corrupted_byte_is_caught_and_located() -> None:
     options = Options(**SMALL | {"op_type": "READ", "max_block_size": 4 * KIB, "max_batch_size": 1, "num_iter": 1})
-    found = run_workers(options, options, wrap=lambda engine: Corrupting(engine, 1234))  # type: ignore[arg-type,return-value]
+    found = run_workers(options, options, wrap=lambda engine: Corrupting(engine, 1234))
     assert [row.wrong for row in found.rows] == [1]
     assert "differs first at offset 1,234" in found.warnings[0]
     assert "from rank 1 to rank 0" in found.warnings[0]

@@ -104,7 +104,7 @@ def run_workers(*options: Options, wrap: Callable[[Engine], Engine] = lambda eng
 
         def open_engine(kind: str, name: str) -> Engine:
             assert kind == "trunkline"
-            return wrap(TrunklineEngine(name, "", "", options[rank]))
+            return wrap(TrunklineEngine(name, None, "", options[rank]))
 
         try:
             Worker(group, options[rank], open_engine, recorders[rank]).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from trunkline.clock import Deadline
-from trunkline.errors import BackendUnavailableError, DeadlineError, TransferError
+from trunkline.errors import BackendError, BackendUnavailableError, DeadlineError, TransferError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from trunkline.backend.contract import Operation
     from trunkline.bench.options import Options
@@ -26,8 +27,8 @@ _LOOKS = 64
 """How often a transfer is looked at between two looks at the clock."""
 
 _PAUSE = 50e-6 if (os.cpu_count() or 1) < 4 else 0.0
-"""Seconds between two looks for notifications, which NIXL offers no way to wait for. On few processors a busy loop would
-take them from who is measured."""
+"""Seconds between two looks for notifications, which NIXL offers no way to wait for. On few processors a busy loop
+would take them from who is measured."""
 
 _KINDS = {"OBJECT": "OBJ"}
 
@@ -43,11 +44,17 @@ class NixlRequest:
         self._state = "DONE"
 
     def post(self) -> None:
-        self._state = self._agent.transfer(self._handle)
+        try:
+            self._state = self._agent.transfer(self._handle)
+        except Exception as error:  # NIXL's classes have no base of their own
+            raise _failed("posting a transfer", error) from error
 
     def poll(self) -> bool:
         if self._state == "PROC":
-            self._state = self._agent.check_xfer_state(self._handle)
+            try:
+                self._state = self._agent.check_xfer_state(self._handle)
+            except Exception as error:  # as above
+                raise _failed("a transfer", error) from error
         if self._state == "PROC":
             return False
         if self._state != "DONE":
@@ -63,9 +70,6 @@ class NixlRequest:
             if deadline.has_passed:
                 raise DeadlineError(f"a transfer of NIXL's is still running after {timeout:g} s", timeout=timeout)
 
-    def __del__(self) -> None:
-        self._agent.release_xfer_handle(self._handle)
-
 
 class Sides(NamedTuple):
     """Both sides of a transfer, as NIXL wants them."""
@@ -73,7 +77,7 @@ class Sides(NamedTuple):
     peer: str
     near: Any
     far: Any
-    count: int
+    block_count: int
 
 
 class NixlEngine:
@@ -114,7 +118,8 @@ class NixlEngine:
             backends=[options.backend],
             sync_mode=nixl_thread_sync_t.NIXL_THREAD_SYNC_RW if is_shared else None,
         )
-        self._agent = nixl_agent(name, config)
+        with _translated(f"opening NIXL's agent with the backend {options.backend}"):
+            self._agent: Any = nixl_agent(name, config)
         self._name = name
         self._backend = options.backend
         self._is_prepared = options.prepared_xfer
@@ -130,32 +135,37 @@ class NixlEngine:
 
     def register(self, descriptors: DescriptorList, keys: Sequence[str] = ()) -> None:
         named = zip(descriptors.rows.tolist(), keys or [""] * descriptors.count, strict=True)
-        self._agent.register_memory([(*row, key) for row, key in named], _kind(descriptors))
+        with _translated("registering memory with NIXL"):
+            self._agent.register_memory([(*row, key) for row, key in named], _kind(descriptors))
 
     def publish(self) -> bytes:
         return bytes(self._agent.get_agent_metadata())
 
-    def load(self, name: str, handed: bytes, timeout: float) -> None:
+    def load(self, name: str, handed: bytes, timeout: float) -> None:  # noqa: ARG002 # NIXL waits as long as it likes
         if name != self._name:
-            self._agent.add_remote_agent(handed)
-            self._agent.make_connection(name)
+            with _translated(f"loading {name!r} into NIXL"):
+                self._agent.add_remote_agent(handed)
+                self._agent.make_connection(name)
 
     def match(self, peer: str, near: DescriptorList, far: DescriptorList) -> Sides:
-        sides = self._agent.get_xfer_descs(near.rows, _kind(near)), self._agent.get_xfer_descs(far.rows, _kind(far))
-        if self._is_prepared:
-            sides = self._agent.prep_xfer_dlist("", sides[0]), self._agent.prep_xfer_dlist(peer, sides[1])
+        agent = self._agent
+        with _translated(f"matching blocks with those of {peer!r} in NIXL"):
+            sides = agent.get_xfer_descs(near.rows, _kind(near)), agent.get_xfer_descs(far.rows, _kind(far))
+            if self._is_prepared:
+                sides = agent.prep_xfer_dlist("", sides[0]), agent.prep_xfer_dlist(peer, sides[1])
         return Sides(peer, *sides, near.count)
 
     def prepare(self, operation: Operation, sides: Sides) -> NixlRequest:
-        if self._is_prepared:
-            which = np.arange(sides.count, dtype=np.int32)
-            handle = self._agent.make_prepped_xfer(operation.name, sides.near, which, sides.far, which)
-        else:
-            handle = self._agent.initialize_xfer(operation.name, sides.near, sides.far, sides.peer)
+        with _translated(f"making a request to {sides.peer!r} in NIXL"):
+            if self._is_prepared:
+                which = np.arange(sides.block_count, dtype=np.int32)
+                handle = self._agent.make_prepped_xfer(operation.name, sides.near, which, sides.far, which)
+            else:
+                handle = self._agent.initialize_xfer(operation.name, sides.near, sides.far, sides.peer)
         return NixlRequest(self._agent, handle)
 
-    def transport(self, peer: str) -> str:
-        return self._backend.lower()  # its API does not tell
+    def transport(self, peer: str) -> str:  # noqa: ARG002 # NIXL's API does not tell
+        return self._backend.lower()
 
     def notify(self, peer: str, payload: bytes) -> None:
         self._agent.send_notif(peer, payload)
@@ -198,3 +208,15 @@ class NixlEngine:
 
 def _kind(descriptors: DescriptorList) -> str:
     return _KINDS.get(descriptors.kind.name, descriptors.kind.name)
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # NIXL's classes have no base of their own
+        raise _failed(what, error) from error
+
+
+def _failed(what: str, error: Exception) -> BackendError:
+    return BackendError(f"{what} failed: {type(error).__name__}: {error}; NIXL's log (NIXL_LOG_LEVEL) may say more")

@@ -10,11 +10,12 @@ from trunkline.backend.registry import create_backend
 from trunkline.transfer.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from trunkline.backend.contract import Backend, Operation
     from trunkline.bench.options import Options
     from trunkline.memory.descriptor import DescriptorList
+    from trunkline.store.contract import Store
     from trunkline.transfer.handle import TransferHandle
 
 
@@ -53,28 +54,17 @@ class TrunklineEngine:
 
     Args:
         name: The agent's name.
-        store: Where agents find each other, as ``Agent`` takes it; empty for none.
-        store_options: As ``Agent`` takes them.
+        store: Where agents find each other; None if they are handed each other's cards.
         namespace: The run's own corner of the store.
         options: The run's.
     """
 
     name = "trunkline"
 
-    def __init__(
-        self, name: str, store: Any, namespace: str, options: Options, store_options: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, name: str, store: Store | None, namespace: str, options: Options) -> None:
         self._backend = options.backend
-        self._agent = Agent(
-            name,
-            store=store,
-            store_options=store_options,
-            namespace=namespace,
-            backends=open_backends(name, options),
-            devices=None if options.device_list == "all" or options.is_storage else options.device_list,
-            timeout=options.timeout,
-        )
-        self._has_store = bool(store)
+        self._agent = open_agent(name, store, namespace, options)
+        self._has_store = store is not None
 
     def register(self, descriptors: DescriptorList, keys: Sequence[str] = ()) -> None:
         self._agent.register(descriptors, keys=keys)
@@ -119,6 +109,18 @@ class TrunklineEngine:
 
     def close(self) -> None:
         self._agent.close(drain=0)
+
+
+def open_agent(name: str, store: Store | None, namespace: str, options: Options) -> Agent:
+    """Open an agent with a run's backend; arguments as for :class:`TrunklineEngine`."""
+    return Agent(
+        name,
+        store="" if store is None else store,
+        namespace=namespace,
+        backends=open_backends(name, options),
+        devices=None if options.device_list == "all" else options.device_list,
+        timeout=options.timeout,
+    )
 
 
 def open_backends(agent_name: str, options: Options) -> list[str | Backend]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from trunkline.bench.result import FORMAT, Row, Run
+from trunkline.bench.result import Row, Run
 from trunkline.errors import ResultError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+FORMAT = Run(rows=()).format
+
+_MOST = 1 << 62
 
 _decoder = msgspec.json.Decoder(Run)
 _encoder = msgspec.json.Encoder()
@@ -55,13 +58,11 @@ def decode_json(data: bytes, source: str) -> Run:
 
 def _check_row(row: Row, where: str) -> None:
     """Refuse numbers that no measurement gives and no plot can show."""
-    for name in ("block_size", "batch_size", "pairs"):
-        if getattr(row, name) < 1:
-            raise ResultError(f"{where}: {name} is {getattr(row, name)}, and 1 is the least")
     for name in Row.__struct_fields__:
         value = getattr(row, name)
-        if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
-            raise ResultError(f"{where}: {name} is {value}, which can't have been measured")
+        least = 1 if name in {"block_size", "batch_size", "pairs"} else 0
+        if isinstance(value, int | float) and not least <= value <= _MOST:
+            raise ResultError(f"{where}: {name} does not lie between {least} and 2^62: it can't have been measured")
 
 
 def make_schema() -> dict[str, Any]:

@@ -29,7 +29,7 @@ COLUMNS = {
     "P99 Post (us)": "post_p99_us",
     "Avg Tx (us)": "transfer_avg_us",
     "P99 Tx (us)": "transfer_p99_us",
-    "B/W (MiB/Sec)": None,  # until 0.3, beside the same in GB
+    "B/W (MiB/Sec)": None,  # of older versions, beside the same in GB
     "B/W (GiB/Sec)": None,
 }
 """Its column names, and ours."""
@@ -42,14 +42,15 @@ _UNKNOWN = "unknown"
 _header = re.compile("|".join(re.escape(name) for name in sorted(COLUMNS, key=len, reverse=True)))
 _option = re.compile(r"\(--(\w+)=[^)]*\)\s*: ?(.*?)\s*$")
 _number = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?(e[+-]?[0-9]{1,2})?")
+_size = re.compile("[1-9][0-9]{0,17}")
 _secret = re.compile("_key$|secret|token|password|connection_string")
 
 
 @dataclass
 class _Section:
-    """One run in the text: from a block of options to the next."""
+    """One run in the text: a table, and the options that were printed since the one before."""
 
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str]
     rows: list[Row] = field(default_factory=list)
 
 
@@ -66,26 +67,28 @@ def import_nixlbench(text: str, source: str) -> Run:
     Raises:
         ResultError: No line of figures under a line of column names is there.
     """
-    sections = [_Section()]
+    sections: list[_Section] = []
+    options: dict[str, str] = {}  # of the run whose table is yet to come
     names: list[str | None] = []
-    start = cut = unchecked = 0
+    start = cut = failed_checks = 0
     for line in text.splitlines():
-        if "NIXLBench Configuration" in line:
-            sections.append(_Section())
-            names = []
-        elif option := _option.search(line):
-            sections[-1].options[option[1]] = option[2]
+        if option := _option.search(line):
+            options[option[1]] = option[2]
         elif len(found := list(_header.finditer(line))) > 1:
+            sections.append(_Section(options))
+            options = {}
             names, start = [COLUMNS[each[0]] for each in found], found[0].start()
             if not set(names) >= _NEEDED:
                 raise ResultError(f"{source}: its table has no columns for block, batch, GB/s and average latency")
         elif "Consistency check failed" in line:
-            unchecked += 1
+            failed_checks += 1
         elif names:
             words = line[start:].split()
+            if not all(map(_size.fullmatch, words[:2])):
+                continue
             if len(words) == len(names) and all(map(_number.fullmatch, words)):
                 sections[-1].rows.append(_make_row(dict(zip(names, words, strict=True)), sections[-1].options))
-            elif len(words) > 1 and all(map(_number.fullmatch, words[:2])):
+            elif len(words) > 1:
                 cut += 1
     sections = [each for each in sections if each.rows]
     if not sections:
@@ -98,7 +101,7 @@ def import_nixlbench(text: str, source: str) -> Run:
         rows=tuple(row for each in sections for row in each.rows),
         workload="nixlbench",
         options={name: value for name, value in _shared(sections).items() if not _secret.search(name)},
-        notes=tuple(_notes(sections, cut=cut, unchecked=unchecked)),
+        notes=tuple(_notes(sections, cut=cut, failed_checks=failed_checks)),
     )
 
 
@@ -146,7 +149,7 @@ def _count_pairs(figures: dict[str, float]) -> int:
     return max(1, round(aggregate * 100 / (utilisation * _LIMIT_OF_PAIR_GB_S)))
 
 
-def _notes(sections: list[_Section], *, cut: int, unchecked: int) -> Iterator[str]:
+def _notes(sections: list[_Section], *, cut: int, failed_checks: int) -> Iterator[str]:
     rows = [row for each in sections for row in each.rows]
     yield "imported from NIXLBench's text: its average latency is the elapsed time over iterations × batch size"
     if len(sections) > 1:
@@ -157,5 +160,5 @@ def _notes(sections: list[_Section], *, cut: int, unchecked: int) -> Iterator[st
         yield "the text did not say what was measured: settings are unknown"
     if cut:
         yield f"{cut} lines of figures were broken and left out"
-    if unchecked:
-        yield f"NIXLBench said {unchecked} times that its consistency check failed"
+    if failed_checks:
+        yield f"NIXLBench's consistency check failed; its text says so in {failed_checks} lines"

@@ -8,7 +8,7 @@ from trunkline.bench.compare import compare
 from trunkline.bench.report.markup import Markup, element, join
 from trunkline.bench.report.plot import Plot, draw
 from trunkline.bench.report.scale import number_word
-from trunkline.bench.report.series import Line, choose_axis, is_of_pair, settings_word
+from trunkline.bench.report.series import Line, choose_axis, is_drawn, is_of_pair, settings_word
 from trunkline.bench.report.table import folded, make_table
 from trunkline.bench.result import SETTINGS
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from trunkline.bench.compare import Comparison, Pair
     from trunkline.bench.report.series import Axis
     from trunkline.bench.result import Run
+
+
+_MAY_DIFFER = ("engine", "backend", "initiator_seg_type", "target_seg_type", "num_threads", "pipeline_depth")
+"""Settings that are ignored if nothing else can be compared: the same was moved, by other means."""
 
 
 def compare_section(runs: Mapping[str, Run]) -> Markup:
@@ -56,9 +60,10 @@ def _compared(identity: str, first: str, title: str, before: Run, after: Run, ax
 def compare_what_fits(before: Run, after: Run) -> tuple[Comparison, dict[str, tuple[list[object], list[object]]]]:
     """Return a comparison, and which settings it had to ignore since the runs have no value of them in common."""
     found = compare(before, after)
-    if found.pairs or not found.differing:
+    ignored = {name: values for name, values in found.differing.items() if name in _MAY_DIFFER}
+    if found.pairs or not ignored:
         return found, {}
-    return compare(before, after, ignored=found.differing), found.differing
+    return compare(before, after, ignored=ignored), ignored
 
 
 def _values(values: list[object]) -> str:
@@ -72,7 +77,7 @@ def _varies(found: Comparison, name: str) -> bool:
 def _lines(found: Comparison, axis: Axis, names: list[str]) -> list[Line]:
     points: dict[str, dict[int, float]] = {}
     for pair in found.pairs:
-        if pair.ratio and not is_of_pair(pair.before.row):
+        if pair.ratio is not None and is_drawn(pair.ratio) and not is_of_pair(pair.before.row):
             label = settings_word({name: pair.settings[name] for name in names}) or str(pair.settings["op_type"])
             points.setdefault(label, {})[getattr(pair.before.row, axis)] = pair.ratio
     return [Line(label, dict(sorted(values.items()))) for label, values in points.items()]

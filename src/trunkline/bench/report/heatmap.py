@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trunkline.bench.result import Row, Run
 
 SHADES = 8
-"""Steps of the shade: the slowest pair has 0, the fastest one less than this."""
+"""Steps of the shade: 0 GB/s has 0, the fastest pair one less than this."""
 
 
 def heat_maps(run: Run) -> Markup:
@@ -51,7 +51,7 @@ def _heat_map(rows: list[Row], settings: str) -> Markup:
         row = cells.get((initiator, target))
         if row is None:
             return element("td", "–", class_="none")
-        shade = int((row.bandwidth_gb_s - low) / (high - low) * (SHADES - 1) + 0.5) if high > low else SHADES - 1
+        shade = int(row.bandwidth_gb_s / high * (SHADES - 1) + 0.5) if high else 0
         told = f"{initiator} → {target}: {number_word(row.bandwidth_gb_s)} GB/s by {row.transport}"
         return element("td", number_word(row.bandwidth_gb_s), class_=f"h{shade}", title=told)
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Axis = Literal["block_size", "batch_size"]
 
+LEAST_DRAWN, MOST_DRAWN = 1e-9, 1e18
+"""What lies outside is in the tables alone."""
+
 _WORDS: dict[str, Callable[[object], str]] = {
     "pairs": lambda value: f"{value} pair{'s' * (value != 1)}",
     "num_threads": lambda value: f"{value} thread{'s' * (value != 1)}",
@@ -83,11 +86,18 @@ def lines_of(series: Iterable[Series], value: Callable[[Row], float | None]) -> 
     """Return what is drawn of each series: what the rows say, where it is a number greater than 0."""
     lines = []
     for each in series:
-        points = {x: known for x, row in sorted(each.rows.items()) if (known := value(row)) is not None and known > 0}
+        points = {
+            x: known for x, row in sorted(each.rows.items()) if (known := value(row)) is not None and is_drawn(known)
+        }
         noisy = frozenset(x for x in points if each.rows[x].is_noisy)
         if points:
             lines.append(Line(each.label, points, noisy))
     return lines
+
+
+def is_drawn(value: float) -> bool:
+    """Whether a logarithmic axis can show it."""
+    return LEAST_DRAWN < value < MOST_DRAWN
 
 
 def limit_lines(runs: Mapping[str, Run], axis: Axis) -> list[Line]:
@@ -96,7 +106,7 @@ def limit_lines(runs: Mapping[str, Run], axis: Axis) -> list[Line]:
     for title, run in runs.items():
         limits: dict[int, dict[int, float]] = {}
         for row in run.rows:
-            if row.limit_gb_s and not is_of_pair(row):
+            if row.limit_gb_s is not None and is_drawn(row.limit_gb_s) and not is_of_pair(row):
                 other = row.batch_size if axis == "block_size" else row.block_size
                 limits.setdefault(other, {})[getattr(row, axis)] = row.limit_gb_s
         for points in limits.values():

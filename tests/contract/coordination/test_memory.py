@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.contract.coordination.contract import GroupContract
+
+from trunkline.store import open_store as open_any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trunkline.store.contract import Store
+
+
+class TestGroupInMemory(GroupContract):
+    @pytest.fixture
+    def open_store(self) -> Callable[[], Store]:
+        return partial(open_any, f"memory://{uuid.uuid4().hex}")
