@@ -237,8 +237,8 @@ def _request_table(found: RequestRun) -> None:
         [
             (
                 str(len(found.requests)),
-                str(found.sizes.input_tokens),
-                f"{found.sizes.moved_bytes / 1e9:.3f}",
+                str(sum(each.input_tokens for each in found.requests)),
+                f"{sum(each.bytes for each in found.requests) / 1e9:.3f}",
                 *(
                     f"{latency / 1e3:.3f}"
                     for latency in (
