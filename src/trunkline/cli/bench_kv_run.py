@@ -89,7 +89,9 @@ def requests(
     options = _options(given, plan.rank_bytes)
     op_type: Literal["READ", "WRITE"] = "READ" if options.op_type == "READ" else "WRITE"
 
-    def work(group: Coordinator, engine: Engine, name: str) -> RequestRun | None:
+    kept: list[RequestRun] = []
+
+    def work(group: Coordinator, engine: Engine, name: str) -> None:
         worker = RequestWorker(
             group,
             plan,
@@ -100,13 +102,19 @@ def requests(
             is_checked=options.check_consistency,
             timeout=options.timeout,
         )
-        with _bar("requests", options, group.rank) as progress:
-            return worker.run(engine, name, progress)
+        try:
+            with _bar("requests", options, group.rank) as progress:
+                worker.run(engine, name, introduce=_introducer(options), progress=progress)
+        finally:
+            kept.extend(filter(None, [worker.result(engine.name)]))
 
     sizes = measure_sizes(plan, lengths, op_type)
-    found = _run(options, ["requests", *_arguments(own)], {"the workload": f"{sizes} {lengths}"}, work)
-    if found is not None:
-        _show(found, options, _request_table)
+    try:
+        _run(options, ["requests", *_arguments(own)], {"the workload": f"{sizes} {lengths}"}, work)
+    finally:  # also of a run that broke off
+        for found in kept:
+            _show(found, options, _request_table)
+    _check_wrong(kept)
 
 
 def traffic(
@@ -143,13 +151,14 @@ def traffic(
             timeout=options.timeout,
         )
         with _bar("patterns", options, group.rank) as progress:
-            return worker.run(engine, name, progress)
+            return worker.run(engine, name, introduce=_introducer(options), progress=progress)
 
     facts = {"the traffic": " ".join(f"{pattern.matrix.tolist()} {pattern.op_type}" for pattern in found.patterns)}
     facts["the number of rounds"] = f"{found.iterations} {found.warmup} {found.isolated}"
     run = _run(options, ["traffic", str(file), *_arguments({"mem_type": mem_type})], facts, work)
     if run is not None:
         _show(run, options, _traffic_table)
+        _check_wrong([run])
 
 
 add_settings(requests, (*SHARED, "op_type"))
@@ -192,22 +201,33 @@ def _run(
 
 
 def _show(found: Any, options: Options, table: Callable[[Any], None]) -> None:
-    """Print and write what rank 0 has; exit 1 if blocks were wrong."""
+    """Print and write what rank 0 has."""
     import msgspec
 
     from trunkline.bench.formats.file import write_file
 
-    if not options.quiet:
-        for pair, transport in found.transports.items():
-            initiator, _, target = pair.partition("-")
-            typer.echo(f"rank {initiator} → rank {target}: {found.engine} over {transport}", err=True)
     if options.json != "-":
         table(found)
     if options.json:
         write_file(options.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    if found.wrong:
-        typer.secho(f"trunkline: {found.wrong} blocks are wrong: {found.first_wrong}", err=True, fg="red")
-        raise typer.Exit(1)
+
+
+def _check_wrong(those: Sequence[RequestRun | TrafficRun]) -> None:
+    for found in those:
+        if found.wrong:
+            typer.secho(f"trunkline: {found.wrong} blocks are wrong: {found.first_wrong}", err=True, fg="red")
+            raise typer.Exit(1)
+
+
+def _introducer(options: Options) -> Callable[[dict[str, str]], None]:
+    """Return what prints who moves bytes to whom over what."""
+
+    def introduce(transports: dict[str, str]) -> None:
+        for pair, transport in transports.items():
+            initiator, _, target = pair.partition("-")
+            typer.echo(f"rank {initiator} → rank {target}: {options.engine} over {transport}", err=True)
+
+    return (lambda _: None) if options.quiet else introduce
 
 
 def _request_table(found: RequestRun) -> None:
@@ -217,8 +237,8 @@ def _request_table(found: RequestRun) -> None:
         [
             (
                 str(len(found.requests)),
-                str(found.sizes.input_tokens),
-                f"{found.sizes.moved_bytes / 1e9:.3f}",
+                str(sum(each.input_tokens for each in found.requests)),
+                f"{sum(each.bytes for each in found.requests) / 1e9:.3f}",
                 *(
                     f"{latency / 1e3:.3f}"
                     for latency in (
@@ -257,10 +277,10 @@ def _traffic_table(found: TrafficRun) -> None:
 
 
 @contextmanager
-def _bar(title: str, options: Options, rank: int) -> Iterator[Callable[[int, int], None] | None]:
+def _bar(title: str, options: Options, rank: int) -> Iterator[Callable[[int, int], None]]:
     """Show a bar at rank 0 where standard error is a terminal."""
     if options.quiet or rank or not sys.stderr.isatty():
-        yield None
+        yield lambda _, __: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -8,6 +8,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from trunkline.cli.bench_kv import kvcache
+from trunkline.cli.bench_kv_run import _arguments
+from trunkline.cli.main import app as main
 from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -87,3 +89,38 @@ def test_errors_say_which() -> None:
     with pytest.raises(ConfigurationError, match="tp 3 does not divide the 8 KV heads of qwen3-8b"):
         run("--model", "qwen3-8b", "--tp", "3")
     assert run("--model", "qwen3-8b", "--access-pattern", "row").exit_code == 2
+
+
+def test_settings_of_the_benchmark_are_options_under_both_spellings() -> None:
+    for command in (("requests", "--model", "qwen3-8b"), ("traffic", "none.yaml")):
+        result = CliRunner().invoke(main, ["bench", *command, "--total_buffer_size", "64X"])
+        assert result.exit_code == 1
+        assert "64X" in result.stderr or "none.yaml" in result.stderr
+
+
+def test_too_few_workers_are_told_before_any_starts() -> None:
+    result = CliRunner().invoke(main, ["bench", "requests", "--model", "qwen3-8b", "--tp", "2", "--local", "2"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "trunkline: 2 workers can't be the 4 ranks asked for; start 4 (as with --local 4), or ask for others\n"
+    )
+
+
+def test_more_memory_than_there_may_be_is_told_before_any_worker_starts() -> None:
+    arguments = ["--model", "qwen3-8b", "--isl", "10000", "--local", "2", "--total-buffer-size", "1GiB"]
+    result = CliRunner().invoke(main, ["bench", "requests", *arguments])
+    assert result.exit_code == 1
+    assert "rank 0 needs 1,474,560,000 bytes of memory, and --total-buffer-size is 1,073,741,824" in result.stderr
+
+
+def test_memory_of_gpus_is_told_before_any_worker_starts(tmp_path: Path) -> None:
+    path = tmp_path / "traffic.yaml"
+    path.write_text("traffic_pattern: {mem_type: cuda, matrix: [[0, 1], [0, 0]]}")
+    result = CliRunner().invoke(main, ["bench", "traffic", str(path), "--local", "2"])
+    assert result.exit_code == 1
+    assert "--mem-type cpu" in result.stderr
+
+
+def test_what_is_given_is_given_to_other_workers_too() -> None:
+    own = {"model": "a b", "tp": None, "decode_tp": 2, "trace": None, "access_pattern": "block"}
+    assert _arguments(own) == ["--model", "a b", "--decode-tp", "2", "--access-pattern", "block"]

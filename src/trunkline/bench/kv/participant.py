@@ -88,6 +88,7 @@ class _Card(msgspec.Struct, frozen=True):
 
 
 _CARD = msgspec.msgpack.Decoder(_Card)
+_TRANSPORTS = msgspec.msgpack.Decoder(dict[str, str])
 
 
 class Participant:
@@ -98,12 +99,13 @@ class Participant:
         engine: This rank's. Whoever opened it closes it, after :meth:`Coordinator.barrier`.
         name: What the engine is called.
         sizes: Bytes of each of this rank's areas; every rank has as many, each maybe of 0 bytes.
-        peers: The ranks that this one moves bytes to or from.
+        targets: The ranks that this one moves bytes to or from.
+        initiators: The ranks that do so with this one.
         timeout: Seconds that finding one of them may take.
 
     Attributes:
         areas: The memory.
-        transports: What carries the bytes to each of the peers.
+        transports: At rank 0, what carries the bytes of each pair of ranks: ``initiator-target``.
     """
 
     def __init__(
@@ -113,7 +115,8 @@ class Participant:
         name: str,
         *,
         sizes: Sequence[int],
-        peers: Iterable[int],
+        targets: Iterable[int],
+        initiators: Iterable[int],
         timeout: float,
     ) -> None:
         self._engine = engine
@@ -125,10 +128,11 @@ class Participant:
         card = msgspec.msgpack.encode(_Card(name, engine.publish(), addresses))
         self._cards = [_CARD.decode(each) for each in group.allgather(card)]
         self._own = addresses
-        self.transports = {}
-        for peer in sorted(set(peers)):
+        for peer in sorted({*targets, *initiators} - {group.rank}):
             engine.load(self._cards[peer].agent, self._cards[peer].handed, timeout)
-            self.transports[peer] = engine.transport(self._cards[peer].agent)
+        links = {f"{group.rank}-{peer}": engine.transport(self._cards[peer].agent) for peer in sorted(set(targets))}
+        gathered = group.gather(msgspec.msgpack.encode(links)) or ()
+        self.transports = {pair: what for each in gathered for pair, what in _TRANSPORTS.decode(each).items()}
 
     def match(self, peer: int, near: Blocks, far: Blocks) -> Callable[[], Any]:
         """Return what looks both sides of a transfer up in the engine; their lists of blocks are made here."""

@@ -125,7 +125,9 @@ class CachePlan:
         layers = np.minimum((source.first_layer + source.layers)[:, None], sink.first_layer + sink.layers) - low
         first = np.maximum(source.first_head[:, None], sink.first_head)
         heads = np.minimum((source.first_head + source.heads)[:, None], sink.first_head + sink.heads) - first
-        chosen = source.replica[:, None] == sink.replica * source.replicas // sink.replicas
+        # decode ranks of one stage take replicas apart from each other, and so do the stages where there are more
+        spread = sink.stage % max(1, source.replicas // sink.replicas)
+        chosen = source.replica[:, None] == sink.replica * source.replicas // sink.replicas + spread
         self.pairs = np.argwhere((layers > 0) & (heads > 0) & chosen)
         where = tuple(self.pairs.T)
         self._first_layer, self._layers, self._first_head = low[where], layers[where], first[where]

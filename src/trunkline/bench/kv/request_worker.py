@@ -9,6 +9,7 @@ import numpy as np
 
 from trunkline.backend.contract import Operation
 from trunkline.bench.kv.participant import Blocks, Participant, Times, move
+from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.sizes import CacheSizes, measure_sizes
 from trunkline.bench.kv.verification import Placed, compare, content
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from trunkline.bench.kv.access import OpType
     from trunkline.bench.kv.participant import Coordinator
     from trunkline.bench.kv.plan import CachePlan
-    from trunkline.bench.kv.request import Lengths
 
 
 class RequestTime(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +54,7 @@ class RequestRun(msgspec.Struct, frozen=True, kw_only=True):
         engine: What moved the bytes.
         transports: What carried them, for each pair of ranks that moved some: ``initiator-target``.
         requests: In the order in which they were moved.
+        is_complete: Whether these are all; False where the run broke off.
         latency_avg_us: Of all requests.
         latency_p50_us: Of all requests.
         latency_p90_us: Of all requests.
@@ -80,16 +81,16 @@ class RequestRun(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_per_s: float | None
     wrong: int | None
     first_wrong: str = ""
+    is_complete: bool = True
     format: Literal["trunkline-bench-requests/1"] = "trunkline-bench-requests/1"
 
 
 class _Outcome(msgspec.Struct, frozen=True):
-    """What one rank tells the first: its times of each request, if it posted any."""
+    """What one rank tells the first of one request: its times, if it posted something, and what it found."""
 
-    transports: dict[str, str]
-    times: tuple[tuple[int, int, int], ...]
-    wrong: int
-    first: str
+    times: Times | None = None
+    wrong: int = 0
+    first: str = ""
 
 
 _OUTCOME = msgspec.msgpack.Decoder(_Outcome)
@@ -138,35 +139,42 @@ class RequestWorker:
         self._posted = np.flatnonzero(self._initiators == group.rank)
         self._received = np.flatnonzero(sinks == group.rank)
         self._sources = sources
+        self._transports: dict[str, str] = {}
+        self._outcomes: list[list[_Outcome]] = []
 
-    def run(self, engine: Engine, name: str, progress: Callable[[int, int], None] | None = None) -> RequestRun | None:
-        """Move all requests.
+    def run(
+        self,
+        engine: Engine,
+        name: str,
+        *,
+        introduce: Callable[[dict[str, str]], None] = lambda _: None,
+        progress: Callable[[int, int], None] = lambda _, __: None,
+    ) -> None:
+        """Move all requests. Rank 0 has the results then, or of a run that broke off those until then.
 
         Args:
             engine: This rank's; it is not closed.
             name: What it is called.
+            introduce: Told before anything is moved what carries the bytes of each pair; at rank 0.
             progress: Told how many of how many requests were moved.
-
-        Returns:
-            What the run found at rank 0, None elsewhere.
 
         Raises:
             TrunklineError: A rank was lost or gave up, or a transfer failed.
         """
-        rank, group = self._group.rank, self._group
-        mine = (self._initiators == rank) | (self._targets == rank)
         participant = Participant(
-            group,
+            self._group,
             engine,
             name,
-            sizes=[int(self._sizes[rank])],
-            peers=[
-                int(other) for pair in (self._initiators[mine], self._targets[mine]) for other in pair if other != rank
-            ],
+            sizes=[int(self._sizes[self._group.rank])],
+            targets=self._targets[self._posted].tolist(),
+            initiators=self._initiators[self._targets == self._group.rank].tolist(),
             timeout=self._timeout,
         )
-        times: list[Times] = []
-        wrong, first = 0, ""
+        self._transports = participant.transports
+        if self._group.rank == 0:
+            introduce(self._transports)
+        count = len(self._lengths.inputs)
+        outcome: _Outcome | None = None
         for number, pages in enumerate(self._pages()):
             if self._posted.size:
                 make = self._maker(participant, engine, pages)
@@ -174,22 +182,21 @@ class RequestWorker:
                     move(make, self._timeout)
             if self._is_checked:
                 self._fill(participant, number)
-            group.barrier()
-            if self._posted.size:
-                times.append(move(make, self._timeout))
+            self._collect(outcome)
+            times = move(make, self._timeout) if self._posted.size else None
+            wrong, first = 0, ""
             if self._is_checked:
-                group.barrier()
-                found = self._check(participant, number, pages)
-                wrong, first = wrong + found[0], first or found[1]
-            if progress is not None:
-                progress(number + 1, len(self._lengths.inputs))
-        used = {
-            f"{rank}-{int(self._targets[flow])}": participant.transports[int(self._targets[flow])]
-            for flow in self._posted
-        }
-        outcomes = group.gather(msgspec.msgpack.encode(_Outcome(used, tuple(times), wrong, first)))
-        group.barrier()  # nobody takes memory back that others may still use
-        return None if outcomes is None else self._summarise(engine.name, [_OUTCOME.decode(each) for each in outcomes])
+                self._group.barrier()
+                wrong, first = self._check(participant, number, pages)
+            outcome = _Outcome(times, wrong, first)
+            progress(number + 1, count)
+        self._collect(outcome)  # after it nobody uses another's memory
+
+    def _collect(self, outcome: _Outcome | None) -> None:
+        """Wait for all ranks, and at rank 0 keep what they found."""
+        found = self._group.allgather(msgspec.msgpack.encode(outcome) if outcome is not None else b"")
+        if outcome is not None and self._group.rank == 0:
+            self._outcomes.append([_OUTCOME.decode(each) for each in found])
 
     def _pages(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Yield where each request's pages lie, on the prefill ranks and on the decode ranks; the same on all."""
@@ -231,45 +238,47 @@ class RequestWorker:
                 first = f"request {number}, from rank {source} to rank {self._group.rank}: {where}"
         return wrong, first
 
-    def _summarise(self, engine: str, outcomes: list[_Outcome]) -> RequestRun:
-        times = np.array([outcome.times for outcome in outcomes if outcome.times], np.int64) / 1e3
-        latency = times[:, :, 0] + times[:, :, 2]
-        slowest = latency.argmax(axis=0)
-        requests = np.arange(len(slowest))
-        latency, chosen = latency[slowest, requests], times[slowest, requests]
-        moved = self._plan.pages_of(self._lengths.inputs) * self._plan.page_bytes
+    def result(self, engine: str) -> RequestRun | None:
+        """Return what was found so far by what engine; None if no request was moved, or this is not rank 0."""
+        count = len(self._outcomes)
+        if not count:
+            return None
+        lengths = Lengths(self._lengths.inputs[:count], self._lengths.outputs[:count])
+        outcomes = [outcome for outcomes in self._outcomes for outcome in outcomes]
+        times = [
+            max((outcome.times for outcome in each if outcome.times is not None), key=lambda one: one.latency)
+            for each in self._outcomes
+        ]
+        latency = np.array([each.latency for each in times]) / 1e3
+        moved = self._plan.pages_of(lengths.inputs) * self._plan.page_bytes
         seconds = float(latency.sum()) / 1e6
-        outputs = int(self._lengths.outputs.sum())
+        outputs = int(lengths.outputs.sum())
         p50, p90, p99 = (float(each) for each in np.percentile(latency, (50, 90, 99)))
         return RequestRun(
             sizes=measure_sizes(self._plan, self._lengths, self._op_type),
             engine=engine,
-            transports={pair: what for outcome in outcomes for pair, what in outcome.transports.items()},
+            transports=self._transports,
             requests=tuple(
                 RequestTime(
                     input_tokens=tokens,
                     output_tokens=made,
                     bytes=size,
-                    latency_us=total,
-                    prepare_us=prepare,
-                    post_us=post,
-                    transfer_us=transfer,
+                    latency_us=each.latency / 1e3,
+                    prepare_us=each.prepare / 1e3,
+                    post_us=each.post / 1e3,
+                    transfer_us=each.transfer / 1e3,
                 )
-                for tokens, made, size, total, (prepare, post, transfer) in zip(
-                    self._lengths.inputs.tolist(),
-                    self._lengths.outputs.tolist(),
-                    moved.tolist(),
-                    latency.tolist(),
-                    chosen.tolist(),
-                    strict=True,
+                for tokens, made, size, each in zip(
+                    lengths.inputs.tolist(), lengths.outputs.tolist(), moved.tolist(), times, strict=True
                 )
             ),
+            is_complete=count == len(self._lengths.inputs),
             latency_avg_us=float(latency.mean()),
             latency_p50_us=p50,
             latency_p90_us=p90,
             latency_p99_us=p99,
             bandwidth_gb_s=int(moved.sum()) / seconds / 1e9,
-            input_tokens_per_s=int(self._lengths.inputs.sum()) / seconds,
+            input_tokens_per_s=int(lengths.inputs.sum()) / seconds,
             output_tokens_per_s=outputs / seconds if outputs else None,
             wrong=sum(outcome.wrong for outcome in outcomes) if self._is_checked else None,
             first_wrong=next((outcome.first for outcome in outcomes if outcome.first), ""),

@@ -51,6 +51,7 @@ class Shares:
         layers: How many.
         first_head: The first of its KV heads.
         heads: How many; the same for all.
+        stage: Which pipeline stage it is of.
         replica: Which copy of these heads it holds.
         replicas: How many ranks of a stage hold the same heads.
     """
@@ -59,6 +60,7 @@ class Shares:
     layers: NDArray[np.int64]
     first_head: NDArray[np.int64]
     heads: int
+    stage: NDArray[np.int64]
     replica: NDArray[np.int64]
     replicas: int
 
@@ -89,6 +91,7 @@ def divide(shape: ModelShape, split: Split) -> Shares:
         layers=least + (stage < more),
         first_head=number // replicas * max(1, heads // tensor),
         heads=max(1, heads // tensor),
+        stage=stage,
         replica=number % replicas,
         replicas=replicas,
     )

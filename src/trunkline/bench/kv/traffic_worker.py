@@ -82,7 +82,6 @@ class TrafficRun(msgspec.Struct, frozen=True, kw_only=True):
 class _Outcome(msgspec.Struct, frozen=True):
     """What one rank tells the first: by pattern its times in nanoseconds; none where it posts nothing."""
 
-    transports: dict[str, str]
     alone: tuple[tuple[int, ...], ...]
     among: tuple[tuple[int, ...], ...]
     wrong: int
@@ -123,12 +122,20 @@ class TrafficWorker:
         self._blocks = [pattern.blocks() for pattern in traffic.patterns]
         self._sizes = traffic.rank_bytes
 
-    def run(self, engine: Engine, name: str, progress: Callable[[int, int], None] | None = None) -> TrafficRun | None:
+    def run(
+        self,
+        engine: Engine,
+        name: str,
+        *,
+        introduce: Callable[[dict[str, str]], None] = lambda _: None,
+        progress: Callable[[int, int], None] = lambda _, __: None,
+    ) -> TrafficRun | None:
         """Move all patterns.
 
         Args:
             engine: This rank's; it is not closed.
             name: What it is called.
+            introduce: Told before anything is moved what carries the bytes of each pair; at rank 0.
             progress: Told how many of how many rounds were made, those alone among them.
 
         Returns:
@@ -146,25 +153,29 @@ class TrafficWorker:
             engine,
             name,
             sizes=self._sizes[:, rank].tolist(),
-            peers=[peer for link in links if rank in link for peer in link if peer != rank],
+            targets=[target for initiator, target in links if initiator == rank],
+            initiators=[initiator for initiator, target in links if target == rank],
             timeout=self._timeout,
         )
+        if rank == 0:
+            introduce(participant.transports)
         requests = [self._requests(participant, engine, number) for number in range(len(patterns))]
         wrong, first = self._verify(participant, requests) if self._is_checked else (0, "")
         rounds = len(patterns) + self._traffic.iterations
         alone = []
         for number, mine in enumerate(requests):
             alone.append(self._run_alone(mine))
-            _tell(progress, number + 1, rounds)
+            progress(number + 1, rounds)
         among: list[list[int]] = [[] for _ in patterns]
         for number in range(self._traffic.iterations):
             self._run_among(requests, among)
-            _tell(progress, len(patterns) + number + 1, rounds)
-        transports = {f"{one}-{other}": participant.transports[other] for one, other in sorted(links) if one == rank}
-        outcome = _Outcome(transports, tuple(alone), tuple(tuple(each) for each in among), wrong, first)
+            progress(len(patterns) + number + 1, rounds)
+        outcome = _Outcome(tuple(alone), tuple(tuple(each) for each in among), wrong, first)
         outcomes = self._group.gather(msgspec.msgpack.encode(outcome), timeout=self._patience)
         self._group.barrier()  # nobody takes memory back that others may still use
-        return None if outcomes is None else self._summarise(engine.name, [_OUTCOME.decode(each) for each in outcomes])
+        if outcomes is None:
+            return None
+        return self._summarise(engine.name, participant.transports, [_OUTCOME.decode(each) for each in outcomes])
 
     @property
     def _patience(self) -> float:
@@ -226,7 +237,7 @@ class TrafficWorker:
         self._group.barrier()  # nobody overwrites what others still compare
         return wrong, first
 
-    def _summarise(self, engine: str, outcomes: Sequence[_Outcome]) -> TrafficRun:
+    def _summarise(self, engine: str, transports: dict[str, str], outcomes: Sequence[_Outcome]) -> TrafficRun:
         found = []
         for number, pattern in enumerate(self._traffic.patterns):
             among, alone = (
@@ -249,7 +260,7 @@ class TrafficWorker:
             )
         return TrafficRun(
             engine=engine,
-            transports={pair: what for outcome in outcomes for pair, what in outcome.transports.items()},
+            transports=transports,
             iterations=self._traffic.iterations,
             isolated=self._traffic.isolated,
             patterns=tuple(found),
@@ -262,8 +273,3 @@ def _links(pattern: Pattern, blocks: NDArray[np.int64]) -> list[tuple[int, int]]
     """Return initiator and target of each of a pattern's blocks."""
     pairs = blocks[:, :2] if pattern.op_type == "WRITE" else blocks[:, 1::-1]
     return [(initiator, target) for initiator, target in pairs.tolist()]
-
-
-def _tell(progress: Callable[[int, int], None] | None, done: int, rounds: int) -> None:
-    if progress is not None:
-        progress(done, rounds)

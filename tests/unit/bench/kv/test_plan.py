@@ -133,6 +133,8 @@ def test_other_stages_move_runs_of_layers() -> None:
 def test_replicas_share_the_load() -> None:
     plan = CachePlan(DEEPSEEK, Split(8), Split(4), page_size=64, access="block")
     assert plan.pairs.tolist() == [[0, 0], [2, 1], [4, 2], [6, 3]]
+    plan = CachePlan(DEEPSEEK, Split(4), Split(2, 3), page_size=64, access="block")
+    assert plan.pairs.tolist() == [[0, 0], [0, 4], [1, 2], [2, 1], [2, 5], [3, 3]]
 
 
 @pytest.mark.parametrize("page_size", [0, -1, 1 << 21])

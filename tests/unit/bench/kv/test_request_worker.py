@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+from threading import BrokenBarrierError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from tests.unit.bench.kv.ranks import CopyEngine, Threads, run_ranks
 
 from trunkline.bench.kv.model import ModelShape
+from trunkline.bench.kv.participant import Times
 from trunkline.bench.kv.plan import CachePlan
 from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.request_worker import RequestRun, RequestWorker, _Outcome
@@ -36,10 +38,14 @@ def run(
 
     def work(group: Threads) -> RequestRun | None:
         worker = RequestWorker(group, plan, LENGTHS, op_type=op_type, warmup=1, is_checked=is_checked)
-        return worker.run(engines[group.rank], f"rank-{group.rank}")
+        worker.run(engines[group.rank], f"rank-{group.rank}", introduce=introduced.append)
+        return worker.result("copy")
 
+    introduced: list[dict[str, str]] = []
     first, *others = run_ranks(len(engines), work)
     assert others == [None] * len(others)
+    assert introduced == [first.transports]
+    assert first.is_complete
     return first, engines
 
 
@@ -81,7 +87,8 @@ def test_a_byte_that_is_wrong_is_found() -> None:
 
     def work(group: Threads) -> RequestRun | None:
         worker = RequestWorker(group, plan, LENGTHS, op_type="WRITE", warmup=0, is_checked=True)
-        return worker.run(CopyEngine(spoil), f"rank-{group.rank}")
+        worker.run(CopyEngine(spoil), f"rank-{group.rank}")
+        return worker.result("copy")
 
     found = run_ranks(2, work)[0]
     assert found.wrong == 1
@@ -100,19 +107,36 @@ def test_nothing_is_said_of_what_was_not_checked() -> None:
 
 def test_a_request_takes_as_long_as_the_rank_that_takes_longest() -> None:
     plan = CachePlan(GQA, Split(2), Split(2), page_size=4, access="layer", pages=8)
+    worker = run_ranks(4, lambda group: RequestWorker(group, plan, LENGTHS, op_type="WRITE"))[0]
+    assert worker.result("copy") is None
+    for one, other in (((1000, 2000, 9000), (5000, 1000, 4000)), ((100, 200, 300), (200, 100, 400))):
+        worker._outcomes.append([_Outcome(Times(*one)), _Outcome(Times(*other)), _Outcome(), _Outcome()])
+    found = worker.result("copy")
+    assert [each.latency_us for each in found.requests] == pytest.approx([10.0, 0.6])
+    assert [each.prepare_us for each in found.requests] == pytest.approx([1.0, 0.2])
+    assert [each.transfer_us for each in found.requests] == pytest.approx([9.0, 0.4])
+    assert found.input_tokens_per_s == pytest.approx(8 / 10.6e-6)
+    assert (found.wrong, found.is_complete) == (None, False)
 
-    def work(group: Threads) -> RequestWorker:
-        return RequestWorker(group, plan, LENGTHS, op_type="WRITE")
 
-    worker = run_ranks(4, work)[0]
-    idle = _Outcome({}, (), 0, "")
-    outcomes = [
-        _Outcome({"0-2": "tcp"}, ((1000, 2000, 9000), (100, 200, 300), (1, 2, 3)), 0, ""),
-        _Outcome({"1-3": "cma"}, ((5000, 1000, 4000), (200, 100, 400), (1, 2, 4)), 0, ""),
-    ]
-    found = worker._summarise("copy", [*outcomes, idle, idle])
-    assert [each.latency_us for each in found.requests] == pytest.approx([10.0, 0.6, 0.005])
-    assert [each.prepare_us for each in found.requests] == pytest.approx([1.0, 0.2, 0.001])
-    assert [each.transfer_us for each in found.requests] == pytest.approx([9.0, 0.4, 0.004])
-    assert found.transports == {"0-2": "tcp", "1-3": "cma"}
-    assert found.wrong is None
+def test_what_was_found_is_kept_when_a_rank_fails() -> None:
+    plan = CachePlan(GQA, Split(), Split(), page_size=4, access="layer", pages=8)
+    kept: list[RequestRun | None] = [None] * 2
+
+    def work(group: Threads) -> None:
+        worker = RequestWorker(group, plan, LENGTHS, op_type="WRITE", warmup=0)
+
+        def fail(done: int, count: int) -> None:
+            if (done, count, group.rank) == (3, 3, 1):
+                raise ValueError
+
+        try:
+            worker.run(CopyEngine(), f"rank-{group.rank}", progress=fail)
+        finally:
+            kept[group.rank] = worker.result("copy")
+
+    with pytest.raises((ValueError, BrokenBarrierError)):
+        run_ranks(2, work)
+    assert kept[1] is None
+    assert kept[0] is not None
+    assert (len(kept[0].requests), kept[0].is_complete) == (2, False)

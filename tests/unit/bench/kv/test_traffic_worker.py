@@ -29,13 +29,15 @@ def run(
     traffic = Traffic(patterns=patterns, iterations=4, warmup=2, isolated=3)
     engines = [CopyEngine(spoil if rank == 0 else None) for rank in range(3)]
     slept: list[float] = []
+    introduced: list[dict[str, str]] = []
 
     def work(group: Threads) -> TrafficRun | None:
         worker = TrafficWorker(group, traffic, is_checked=True, sleep=slept.append)
-        return worker.run(engines[group.rank], f"rank-{group.rank}")
+        return worker.run(engines[group.rank], f"rank-{group.rank}", introduce=introduced.append)
 
     found = run_ranks(3, work, [(0,), (1,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
     assert found[1:] == [None, None]
+    assert introduced == [found[0].transports]
     return found[0], engines, slept
 
 
