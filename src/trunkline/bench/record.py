@@ -18,16 +18,18 @@ class Record:
 
     Args:
         options: The run's.
+        workload: Which job it is, if not the one in the options.
 
     Attributes:
         rows: The rows so far.
         notes: What a reader should know.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, workload: str = "") -> None:
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self._options = options
+        self._workload = workload or options.workload
         self._started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
     def run(self, *, is_complete: bool) -> Run:
@@ -46,7 +48,7 @@ class Record:
             rows=tuple(self.rows),
             version=__version__,
             started=self._started,
-            workload=options.workload,
+            workload=self._workload,
             group=options.benchmark_group,
             options=options.given(),
             environment=self._environment(),

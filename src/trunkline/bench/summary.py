@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trunkline.bench.options import Options
     from trunkline.bench.plan import Step
     from trunkline.bench.roles import Roles
+    from trunkline.bench.statistics import Measured
     from trunkline.bench.team import Link
     from trunkline.bench.worker import Outcome
 
@@ -39,11 +40,6 @@ def summarise(
     rates = [each.rate / 1e9 for each in measured]
     aggregate = sum(rates) if len(its) > 1 else None
     limit = _limit(options, step)
-    # Workers' parts are about simultaneous: what the sum of them does is what the run did.
-    parts = [sum(each) for each in zip(*(one.parts for one in measured), strict=True)]
-    found = variation(parts)
-    latency, prepare = [each.latency for each in measured], [each.prepare for each in measured]
-    post, transfer = [each.post for each in measured], [each.transfer for each in measured]
     bandwidth = sum(rates) / len(rates)
     return Row(
         engine=engine,
@@ -60,30 +56,41 @@ def summarise(
         rate_per_s=options.rate or None,
         block_size=step.block_size,
         batch_size=step.batch_size,
-        iterations=transfer[0].count,
+        iterations=measured[0].transfer.count,
         bandwidth_gb_s=bandwidth,
         aggregate_gb_s=aggregate,
         utilisation_percent=None if aggregate is None or limit is None else 100 * aggregate / limit,
-        latency_avg_us=mean(latency) or 0.0,
-        latency_p50_us=percentile(latency, 50),
-        latency_p90_us=percentile(latency, 90),
-        latency_p99_us=percentile(latency, 99),
-        latency_p99_9_us=percentile(latency, 99.9),
-        prepare_avg_us=mean(prepare),
-        prepare_p99_us=percentile(prepare, 99),
-        post_avg_us=mean(post),
-        post_p99_us=percentile(post, 99),
-        transfer_avg_us=mean(transfer),
-        transfer_p50_us=percentile(transfer, 50),
-        transfer_p90_us=percentile(transfer, 90),
-        transfer_p99_us=percentile(transfer, 99),
-        transfer_p99_9_us=percentile(transfer, 99.9),
-        variation=found,
-        is_noisy=None if found is None else found > NOISY,
+        **figures(measured),
         limit_gb_s=limit,
         limit_percent=None if limit is None else 100 * bandwidth / limit,
         wrong=sum(each.wrong for each in outcomes) if options.check_consistency else None,
     )
+
+
+def figures(measured: Sequence[Measured]) -> dict[str, Any]:
+    """Return a row's times and how steady they were, by the row's names, of initiators that moved blocks at once."""
+    # Workers' parts are about simultaneous: what the sum of them does is what the run did.
+    found = variation([sum(each) for each in zip(*(one.parts for one in measured), strict=True)])
+    latency, prepare = [each.latency for each in measured], [each.prepare for each in measured]
+    post, transfer = [each.post for each in measured], [each.transfer for each in measured]
+    return {
+        "latency_avg_us": mean(latency) or 0.0,
+        "latency_p50_us": percentile(latency, 50),
+        "latency_p90_us": percentile(latency, 90),
+        "latency_p99_us": percentile(latency, 99),
+        "latency_p99_9_us": percentile(latency, 99.9),
+        "prepare_avg_us": mean(prepare),
+        "prepare_p99_us": percentile(prepare, 99),
+        "post_avg_us": mean(post),
+        "post_p99_us": percentile(post, 99),
+        "transfer_avg_us": mean(transfer),
+        "transfer_p50_us": percentile(transfer, 50),
+        "transfer_p90_us": percentile(transfer, 90),
+        "transfer_p99_us": percentile(transfer, 99),
+        "transfer_p99_9_us": percentile(transfer, 99.9),
+        "variation": found,
+        "is_noisy": None if found is None else found > NOISY,
+    }
 
 
 def compare_teams(roles: Roles, step: Step, outcomes: Sequence[Outcome]) -> str:

@@ -11,6 +11,7 @@ import typer
 from trunkline.bench.options import SHORTHANDS, settings
 from trunkline.cli.bench_kv import kvcache
 from trunkline.cli.bench_kv_run import requests, traffic
+from trunkline.cli.bench_matrix import matrix
 from trunkline.cli.bench_option import annotation
 from trunkline.cli.bench_results import compare, import_, report
 
@@ -75,6 +76,6 @@ bench.__annotations__ = {
     for name, parameter in bench.__signature__.parameters.items()  # type: ignore[attr-defined]
 }
 app.callback()(bench)
-for command in (kvcache, requests, traffic, compare, report):
+for command in (matrix, kvcache, requests, traffic, compare, report):
     app.command()(command)
 app.command("import")(import_)

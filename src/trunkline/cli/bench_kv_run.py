@@ -103,7 +103,7 @@ def requests(
             timeout=options.timeout,
         )
         try:
-            with _bar("requests", options, group.rank) as progress:
+            with bar("requests", options, group.rank) as progress:
                 worker.run(engine, name, introduce=_introducer(options), progress=progress)
         finally:
             kept.extend(filter(None, [worker.result(engine.name)]))
@@ -150,7 +150,7 @@ def traffic(
             is_checked=options.check_consistency,
             timeout=options.timeout,
         )
-        with _bar("patterns", options, group.rank) as progress:
+        with bar("patterns", options, group.rank) as progress:
             return worker.run(engine, name, introduce=_introducer(options), progress=progress)
 
     facts = {"the traffic": " ".join(f"{pattern.matrix.tolist()} {pattern.op_type}" for pattern in found.patterns)}
@@ -277,7 +277,7 @@ def _traffic_table(found: TrafficRun) -> None:
 
 
 @contextmanager
-def _bar(title: str, options: Options, rank: int) -> Iterator[Callable[[int, int], None]]:
+def bar(title: str, options: Options, rank: int) -> Iterator[Callable[[int, int], None]]:
     """Show a bar at rank 0 where standard error is a terminal."""
     if options.quiet or rank or not sys.stderr.isatty():
         yield lambda _, __: None
