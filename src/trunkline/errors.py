@@ -54,7 +54,7 @@
     ├── VerificationError             bytes that arrived are not the bytes that were offered
     ├── TicketError                   a ticket that is none, or that its offer does not accept
     ├── ResultError                   a file that is no benchmark result, or not of a known format (also ValueError)
-    └── FileError                     a file can't be read, or a place can't be written to (also OSError)
+    └── FileError                     a file can't be opened, read or used, or written to its place (also OSError)
 
 ``retryable`` is a promise: the same call, made again, may succeed without anything else changing.
 """
@@ -385,4 +385,4 @@ class ResultError(TrunklineError, ValueError):
 
 
 class FileError(TrunklineError, OSError):
-    """A file can't be read, or the place for one (to take it to, to report to) can't be written to."""
+    """A file (to offer, register, import) can't be opened or used, or the place for one can't be written to."""

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from trunkline import process
-from trunkline.process import is_gone, local_process
 from trunkline.metadata.presence import ProcessRecord
+from trunkline.process import is_gone, local_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -154,20 +154,14 @@ class Options:
     obj_access_key: str = _option("", "Object stores", "The access key.", backends=_OBJECTS, is_secret=True)
     obj_secret_key: str = _option("", "Object stores", "The secret key.", backends=_OBJECTS, is_secret=True)
     obj_session_token: str = _option("", "Object stores", "The session token.", backends=_OBJECTS, is_secret=True)
-    obj_scheme: str = _option(
-        "http", "Object stores", "Scheme of the endpoint.", choices=("http", "https"), backends=_OBJECTS
-    )
-    obj_region: str = _option("eu-central-1", "Object stores", "The region.", backends=_OBJECTS)
+    obj_scheme: str = _option("", "Object stores", "http or https, for an endpoint without.", backends=_OBJECTS)
+    obj_region: str = _option("", "Object stores", "The region; else AWS_REGION.", backends=_OBJECTS)
     obj_endpoint_override: str = _option("", "Object stores", "The endpoint, if not Amazon's.", backends=_OBJECTS)
     obj_use_virtual_addressing: bool = _option(
         False, "Object stores", "The bucket is in the host's name.", backends=_OBJECTS
     )
     obj_req_checksum: str = _option(
-        "supported",
-        "Object stores",
-        "When requests carry checksums.",
-        choices=("supported", "required"),
-        backends=_OBJECTS,
+        "", "Object stores", "When requests carry checksums: supported, or required.", backends=_OBJECTS
     )
     obj_ca_bundle: str = _option("", "Object stores", "Certificates to trust, a PEM file.", backends=_OBJECTS)
 
@@ -193,11 +187,10 @@ class Options:
         return (self.num_initiator_dev, self.num_target_dev) if self.mode == "MG" else (1, 1)
 
     def given(self) -> dict[str, str | int | float | bool]:
-        """Return the options that are not at their defaults, without secrets."""
-        found = {name: getattr(self, name) for name in settings()}
-        return {
-            name: value for name, value in found.items() if value != DEFAULTS[name] and not settings()[name].is_secret
-        }
+        """Return the options that are not at the defaults of their workload, without secrets."""
+        usual = DEFAULTS | WORKLOAD_DEFAULTS.get(self.workload, {})
+        found = {name: getattr(self, name) for name, setting in settings().items() if not setting.is_secret}
+        return {name: value for name, value in found.items() if value != usual[name]}
 
 
 def settings() -> dict[str, Setting]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from trunkline.bench.options import settings
 from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 OWN = frozenset(
     {
         "local", "workers", "rank", "etcd_endpoints", "device_list", "csv", "json", "report", "limit_gbps", "quiet",
-        "obj_access_key", "obj_secret_key", "obj_session_token", "filepath", "filenames",
+        "filepath", "filenames",
     }
 )  # fmt: skip
 """Options that each worker has for itself; the others must be the same on all."""
@@ -31,7 +32,7 @@ class Introduction(msgspec.Struct, frozen=True, kw_only=True):
         rank: Its number.
         host: Its host.
         pid: Its process.
-        options: Its options that are not at their defaults.
+        options: The options that must be the same on all.
     """
 
     rank: int
@@ -69,9 +70,12 @@ _LINKS = msgspec.msgpack.Decoder(list[Link])
 
 def introduce(rank: int, options: Options) -> bytes:
     """Return this worker's introduction, encoded."""
-    return msgspec.msgpack.encode(
-        Introduction(rank=rank, host=socket.gethostname(), pid=os.getpid(), options=options.given())
-    )
+    shared = {
+        name: getattr(options, name)
+        for name, setting in settings().items()
+        if name not in OWN and not setting.is_secret
+    }
+    return msgspec.msgpack.encode(Introduction(rank=rank, host=socket.gethostname(), pid=os.getpid(), options=shared))
 
 
 def decode_introductions(those: Sequence[bytes]) -> list[Introduction]:
@@ -80,13 +84,11 @@ def decode_introductions(those: Sequence[bytes]) -> list[Introduction]:
     Raises:
         ConfigurationError: Two have different options; it names them.
     """
-    from trunkline.bench.options import DEFAULTS
-
     found = [_INTRODUCTION.decode(each) for each in those]
     first = found[0]
     for other in found[1:]:
-        for name in sorted({*first.options, *other.options} - OWN):
-            values = [each.options.get(name, DEFAULTS.get(name)) for each in (first, other)]
+        for name in dict.fromkeys([*first.options, *other.options]):
+            values = [each.options.get(name) for each in (first, other)]
             if values[0] != values[1]:
                 raise ConfigurationError(
                     f"workers want different things: --{name.replace('_', '-')} is {values[0]!r} at rank {first.rank} "

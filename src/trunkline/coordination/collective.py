@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from trunkline.coordination.chunks import read_chunks, write_chunks
 from trunkline.coordination.key import mask_of, parse_number
-from trunkline.coordination.record import INLINE_SIZE, Parcel, decode_parcel, encode_parcel
+from trunkline.coordination.record import INLINE_SIZE, Chunks, Parcel, decode_parcel, encode_parcel
 from trunkline.errors import CollectiveMismatchError, ConfigurationError, DeadlineError, MetadataDecodeError, StoreError
 from trunkline.store.contract import Delete, Operation, Put
 
@@ -71,7 +71,7 @@ class Collectives:
         self._lock = threading.Lock()  # guards the first below; the rest belongs to who holds the set's lock
         self._locks: dict[int, threading.Lock] = {}
         self._numbers: dict[int, int] = {}
-        self._released: dict[int, Parcel] = {}
+        self._released: dict[int, tuple[Parcel, list[Chunks]]] = {}  # with what may be deleted then
 
     def meet(self, call: Call, content: bytes, ranks: Sequence[int], deadline: Deadline) -> bytes:
         """Bring something to a collective and wait for its result, which is empty for who does not want it.
@@ -140,14 +140,12 @@ class Collectives:
     ) -> Parcel:
         """Do the hub's part: take the arrivals and write the release."""
         link = self._link
-        before = self._released.get(mask)
-        if before is not None and before.number == number:  # made by a call that ran out of time
-            release, spent = before, []
-        else:
+        release, spent = self._released.get(mask, (None, []))
+        if release is None or release.number != number:  # else it was made by a call that ran out of time
             arrivals = self._gather(mask, number, call, ranks, deadline)
-            spent = [parcel.chunks for parcel in (*arrivals.values(), before) if parcel and parcel.chunks]
+            spent = [parcel.chunks for parcel in (*arrivals.values(), release) if parcel and parcel.chunks]
             release = self._make_release(number, call, content, arrivals, ranks, deadline)
-            self._released[mask] = release
+            self._released[mask] = release, spent
         operations: list[Operation] = [Put(link.key.release(mask), encode_parcel(release), link.lease.id)]
         operations += [Delete(link.key.chunks(chunks.content), prefix=True) for chunks in spent]
         for start in range(0, len(operations), _AT_ONCE):

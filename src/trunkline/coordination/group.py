@@ -36,14 +36,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 DEFAULT_TTL = 10.0
-"""Seconds until the others know of a worker that was killed."""
+"""Seconds within which the others know of a worker that was killed."""
 
 DEFAULT_TIMEOUT = 60.0
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that leaving takes at most, by default."""
 
-_MIN_TTL = 2.0
+_EXPIRY = 1.0  # seconds that a store may take to notice that a lease has run out, and to tell
+
+_MIN_TTL = 3.0
 _MAX_TTL = 86_400.0
 
 
@@ -71,7 +73,7 @@ class Group:
         store: A URL (``etcd://host:2379``), opened and closed here, or an open Store, which stays the caller's; by
             default what ``NIXL_ETCD_ENDPOINTS`` says.
         rank: The rank to have; by default the lowest that is free when the worker comes.
-        ttl: Seconds after which the others know of this worker's death; from 2 to a day.
+        ttl: Seconds within which the others know of this worker's death; from 3 to a day.
         timeout: Seconds to wait for all workers to come, and the default for all calls; None to wait for ever.
         clock: Measures waiting; for tests.
 
@@ -104,7 +106,6 @@ class Group:
         _check(size, rank, ttl)
         self.name = name
         self.size = size
-        self._ttl = ttl
         self._timeout = timeout
         self._clock = clock
         self._pid = os.getpid()
@@ -112,7 +113,7 @@ class Group:
         deadline = Deadline(timeout, clock)
         with ExitStack() as cleanup:
             opened = _open(store, cleanup)
-            self._lease = opened.grant(ttl, timeout=deadline.remaining())
+            self._lease = opened.grant(ttl - _EXPIRY, timeout=deadline.remaining())
             cleanup.callback(self._lease.close, CLOSE_TIMEOUT)
             self._link = Rendezvous(opened, key, size, rank, self._lease, clock, deadline).join()
             self._cleanup = cleanup.pop_all()
@@ -376,7 +377,7 @@ def _check(size: int, rank: int | None, ttl: float) -> None:
             f"rank {rank} of a group of {size}: ranks go from 0 to {size - 1}", rank=rank, size=size
         )
     if not _MIN_TTL <= ttl <= _MAX_TTL:
-        raise ConfigurationError(f"ttl={ttl}: a worker's TTL lies between 2 seconds and a day", ttl=ttl)
+        raise ConfigurationError(f"ttl={ttl}: a worker's TTL lies between 3 seconds and a day", ttl=ttl)
 
 
 def _open(store: str | Store | None, cleanup: ExitStack) -> Store:

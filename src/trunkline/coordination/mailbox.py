@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from trunkline.coordination.chunks import read_chunks, write_chunks
 from trunkline.coordination.record import INLINE_SIZE, MAX_CONTENT_SIZE, Parcel, encode_parcel
 from trunkline.errors import ConfigurationError, DeadlineError, GroupError
-from trunkline.store.contract import Delete, Operation, Put
+from trunkline.store.contract import Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,8 @@ class Mailbox:
         self._locks: dict[tuple[str, int], threading.Lock] = {}
         self._sent: dict[int, int] = {}
         self._received: dict[int, int] = {}
+        self._unconfirmed: dict[int, bytes] = {}  # read, and perhaps deleted, by a call that failed
+        self._spent: dict[int, tuple[Delete, ...]] = {}  # the chunks of these
 
     def send(self, rank: int, data: bytes, deadline: Deadline) -> None:
         """Send bytes to a worker.
@@ -88,21 +90,29 @@ class Mailbox:
         link = self._link
         with self._turn("recv from", rank, deadline):
             number = self._received.get(rank, 0)
-            parcel = self._next(rank, number, deadline)
-            data: bytes | None = parcel.content
-            spent: list[Operation] = [Delete(link.key.message(link.rank, rank, number))]
-            if parcel.chunks is not None:
-                data = read_chunks(link, parcel.chunks, deadline)
-                spent.append(Delete(link.key.chunks(parcel.chunks.content), prefix=True))
-            if data is None:  # they hang on our own lease
-                link.wait(lambda board: board.check((rank,)), deadline)
-                raise self._overdue("recv from", rank, deadline)
-            receipt = Parcel(number, _CALL)
-            put = Put(link.key.receipt(rank, link.rank), encode_parcel(receipt), link.board.members[rank])
+            data = self._unconfirmed.get(rank)
+            if data is None:
+                data = self._unconfirmed[rank] = self._read(rank, number, deadline)
+            spent = (Delete(link.key.message(link.rank, rank, number)), *self._spent.get(rank, ()))
+            receipt = encode_parcel(Parcel(number, _CALL))
+            put = Put(link.key.receipt(rank, link.rank), receipt, link.board.members[rank])
             if not link.write((*spent, put), deadline, peer=rank):
                 link.write(spent, deadline)  # the sender has gone
             self._received[rank] = number + 1
+            del self._unconfirmed[rank]
+            self._spent.pop(rank, None)
             return data
+
+    def _read(self, rank: int, number: int, deadline: Deadline) -> bytes:
+        parcel = self._next(rank, number, deadline)
+        if parcel.chunks is None:
+            return parcel.content
+        data = read_chunks(self._link, parcel.chunks, deadline)
+        if data is None:  # they hang on our own lease
+            self._link.wait(lambda board: board.check((rank,)), deadline)
+            raise self._overdue("recv from", rank, deadline)
+        self._spent[rank] = (Delete(self._link.key.chunks(parcel.chunks.content), prefix=True),)
+        return data
 
     def _next(self, rank: int, number: int, deadline: Deadline) -> Parcel:
         def look(board: Board) -> Parcel | None:

@@ -43,7 +43,7 @@ class GroupContract:
     @pytest.fixture
     def workers(self, open_store: Callable[[], Store], watcher: Store) -> Iterator[Workers]:
         """Workers of a group of the test's own; whatever happens, no key of theirs is left."""
-        workers = Workers(open_store, uuid.uuid4().hex, ttl=2)
+        workers = Workers(open_store, uuid.uuid4().hex, ttl=3)
         yield workers
         assert keys(watcher, workers.name) == []
 

@@ -10,11 +10,11 @@ import pytest
 
 from trunkline.clock import Deadline
 from trunkline.directory import Directory
-from trunkline.process import local_process
 from trunkline.directory.session import Content, Session
 from trunkline.errors import AgentNameInUseError, StoreAuthError, StoreUnavailableError
 from trunkline.metadata.key import MetadataKey
 from trunkline.metadata.presence import Presence, decode_presence
+from trunkline.process import local_process
 from trunkline.store.contract import Changed, Interrupted, Put, Store, Transaction
 from trunkline.testing.faulty_store import Fault, FaultyStore
 
@@ -119,9 +119,11 @@ def test_takeover_replaces_a_live_holder_and_its_keys(
 
 
 def test_an_older_session_of_the_same_incarnation_is_replaced(
-    store: FaultyStore, directory: Directory, other_directory: Directory
+    store: FaultyStore, directory: Directory, other_store: Store, clock: FakeClock
 ) -> None:
-    other_directory.open_publisher("a", incarnation=ONE)
+    older = Session(other_store, MetadataKey("/prod", "a"), other_store.grant(30, timeout=1), clock)
+    presence = Presence(incarnation=ONE, process=local_process())
+    older.claim(presence, Content(), Deadline(1, clock), takeover=False, is_patient=False)
     directory.open_publisher("a", incarnation=ONE, timeout=0)
     entry, _ = store.get(RECORD, timeout=1)
     assert entry is not None

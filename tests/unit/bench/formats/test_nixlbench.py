@@ -116,6 +116,13 @@ def test_columns_that_are_needed() -> None:
         import_nixlbench("Block Size (B)   Batch Size   Avg Lat. (us)\n4096 1 3.0\n", "log")
 
 
+@pytest.mark.parametrize("sizes", ["0 1", "4096 0", "-1 1", "1e3 1", "4096.5 1"])
+def test_sizes_that_are_none_are_no_row(sizes: str) -> None:
+    header = "Block Size (B)  Batch Size  B/W (GB/Sec)  Avg Lat. (us)"
+    run = import_nixlbench(f"{header}\n{sizes} 1.0 2.0\n4096 1 1.0 2.0\n", "log")
+    assert [(row.block_size, row.batch_size) for row in run.rows] == [(4096, 1)]
+
+
 _LINES = st.sampled_from((LOGS / "four-pairs.log").read_text().splitlines())
 
 

@@ -94,6 +94,13 @@ def test_what_must_not_be_overlooked_comes_first() -> None:
     assert "hollow marks: too noisy to trust" in texts
 
 
+def test_marks_are_hollow_where_the_row_is_noisy() -> None:
+    run = Run(rows=tuple(make_row(block_size=size, is_noisy=size == SIZES[2]) for size in SIZES))
+    marks = [each for each in Document(make_page({"a": run})).all("path") if "d" in each]
+    assert [each.get("class") for each in marks[: len(SIZES)]].index("noisy") == 2
+    assert [each.get("class") for each in marks[: len(SIZES)]].count("noisy") == 1
+
+
 def test_several_runs_are_compared_with_the_first() -> None:
     page = make_page({"before": make_run(), "after": make_run(rate_gb_s=5.0)})
     document = Document(page)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trunkline.bench.options import KIB, MIB, Options
+from trunkline.bench.plan import Step, check_options, plan_steps
+from trunkline.errors import ConfigurationError
+
+
+def test_sizes_double_and_large_blocks_are_moved_less_often() -> None:
+    options = Options(start_block_size=MIB, max_block_size=2 * MIB, max_batch_size=3, num_iter=160, warmup_iter=32)
+    assert plan_steps(options) == [
+        Step(0, MIB, 1, 160, 32),
+        Step(1, MIB, 2, 160, 32),
+        Step(2, 2 * MIB, 1, 10, 2),
+        Step(3, 2 * MIB, 2, 10, 2),
+    ]
+
+
+def test_every_thread_does_as_many_iterations_and_none_is_lost() -> None:
+    (step,) = plan_steps(Options(max_block_size=4 * KIB, num_iter=10, num_threads=4, warmup_iter=1))
+    assert (step.iterations, step.warmup) == (3, 1)
+
+
+def test_there_is_always_something_to_measure() -> None:
+    assert {step.iterations for step in plan_steps(Options(num_iter=1))} == {1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"filepath": "x"}, "--filepath is for POSIX and GDS and GDS_MT, and the backend is UCX"),
+        ({"backend": "POSIX", "device_list": "lo"}, "--device-list is for UCX"),
+        ({"start_block_size": 8 * KIB, "max_block_size": 4 * KIB}, "--start-block-size 8192 is more than"),
+        ({"max_batch_size": 1024}, r"68,719,476,736 bytes of one transfer.*--total-buffer-size 8,589,934,592"),
+        ({"num_threads": 200}, "for each of 200 threads"),
+        ({"initiator_seg_type": "VRAM"}, "DRAM only"),
+        ({"engine": "nixl", "backend": "CMA"}, "--engine nixl is measured with UCX and POSIX"),
+        ({"progress_threads": 2}, "Trunkline's agents have one"),
+        ({"backend": "POSIX", "local": 2}, "it runs alone"),
+        ({"backend": "POSIX", "bidirectional": True}, "it runs alone"),
+        ({"csv": "-", "json": "-"}, "both go to standard output"),
+        ({"workers": 3}, "pairs need an even number"),
+        ({"workload": "notifications", "num_threads": 2}, "has no use for --num-threads"),
+        ({"workload": "metadata", "workers": 4}, "two of them"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_anything_starts(changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        check_options(Options(**changes))
+
+
+def test_the_defaults_fit_together() -> None:
+    check_options(Options())
+    check_options(Options(backend="POSIX"))
