@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.coordination.record import (
-    CHUNK_SIZE,
     MAX_CONTENT_SIZE,
     MAX_RECORD_SIZE,
-    Chunks,
     Parcel,
     RunRecord,
     SeatRecord,
@@ -84,7 +82,7 @@ def test_records_are_read_as_they_were_written() -> None:
     assert decode_run("/key", encode_record(run)) == run
     seat = SeatRecord(local_process(), "left")
     assert decode_seat("/key", encode_record(seat)) == seat
-    parcel = Parcel(7, "barrier", b"\0", Chunks(TOKEN, 3), "why")
+    parcel = Parcel(7, "barrier", b"\0", 3, "why")
     assert decode_parcel("/key", encode_parcel(parcel)) == parcel
 
 
@@ -118,8 +116,3 @@ def test_only_numbers_are_numbers(value: object) -> None:
     with pytest.raises(MetadataDecodeError):
         decode_number(encode_value(value, "test"), "rank 1")
     assert decode_number(encode_value(-math.inf, "test"), "rank 1") == -math.inf
-
-
-@pytest.mark.parametrize(("size", "count"), [(1, 1), (CHUNK_SIZE, 1), (CHUNK_SIZE + 1, 2)])
-def test_chunks_are_counted(size: int, count: int) -> None:
-    assert Chunks(TOKEN, size).count == count
