@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(wildcard src/trunkline/backend/plugins/*/*.p[yx][xd] src/trunkline/backend/plugins/*/native/*.pxi)
+NATIVE := $(wildcard $(addprefix src/trunkline/backend/plugins/,*.pxi */*.p[yx][xd] */native/*.pxi))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 export UCX_NET_DEVICES ?= lo
 

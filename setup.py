@@ -19,9 +19,8 @@ def extension(plugin: str, **options: list[str]) -> Extension:
     return Extension(
         f"trunkline.backend.plugins.{plugin}._native",
         [f"{folder}/_native.pyx"],
-        depends=sorted(str(path) for path in [*folder.glob("*.pxd"), *folder.glob("native/*.pxi")]),
+        depends=sorted(str(path) for pattern in ("*.pxd", "native/*.pxi", "../*.pxi") for path in folder.glob(pattern)),
         extra_compile_args=ARGUMENTS,
-        optional=True,
         **options,
     )
 
@@ -45,7 +44,10 @@ def native_extensions() -> list[Extension]:
                 libraries=["ucp", "ucs"],
             )
         )
-    return cythonize(extensions, language_level=3)
+    made = cythonize(extensions, language_level=3)
+    for each in made:
+        each.optional = True  # cythonize makes new ones, without this
+    return made
 
 
 setup(ext_modules=native_extensions())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trunkline import Agent, File, StoredObject
+from trunkline import Agent, File, StoredObject, TransferHandle, typed
 
 
 def main() -> None:
@@ -22,9 +22,12 @@ def main() -> None:
     memory = rng.integers(0, 256, (blocks, size), np.uint8)
     digests = [hashlib.sha256(block).digest() for block in memory]
     with tempfile.TemporaryDirectory(dir=options.folder) as folder, Agent("kv-cache", store="") as agent:
-        agent.create_backend("object", url=options.url or f"file://{folder}/objects", **places(options.url))
+        if options.url:
+            agent.create_backend("object", url=options.url)
+        else:
+            agent.create_backend("object", url=Path(folder, "objects").absolute().as_uri(), mkdir=True)
         cache = agent.register(memory, name="kv")
-        spill = agent.register(rows(File(Path(folder, "spill.bin"), "w+", size=blocks * size), blocks, size))
+        spill = agent.register(typed(File(Path(folder, "spill.bin"), "w+", size=blocks * size), "U8", memory.shape))
         shelf = [agent.register(StoredObject(f"kv/block-{block}", size)) for block in range(blocks)]
 
         # Blocks that are not in use go: half of them to the file, wherever there is room, half to the object store.
@@ -34,16 +37,14 @@ def main() -> None:
         to_disk = agent.write(cache[on_disk], to=spill[places_in_file], tag="disk")
         to_store = agent.write([(cache[block], shelf[block]) for block in in_store], tag="store")
         for handle in (to_disk, to_store):
-            handle.wait(60)
-            report("spilled", handle.telemetry)
+            report("spilled", handle.wait(60))
         memory[:] = 0  # the memory is used for something else meanwhile
 
         # They come back into other places, from both tiers as one transfer with one notification.
         new_place = rng.permutation(blocks)
         pairs = [(spill[place], cache[new_place[block]]) for block, place in zip(on_disk, places_in_file, strict=True)]
         pairs += [(shelf[block], cache[new_place[block]]) for block in in_store]
-        handle = agent.read(pairs, notify=b"all blocks are back").wait(60)
-        report("read back", handle.telemetry)
+        report("read back", agent.read(pairs, notify=b"all blocks are back").wait(60))
         print(agent.wait_notification(timeout=5).payload.decode())
         wrong = [
             block for block in range(blocks) if hashlib.sha256(memory[new_place[block]]).digest() != digests[block]
@@ -52,21 +53,10 @@ def main() -> None:
         raise SystemExit(1 if wrong else 0)
 
 
-def rows(file: File, count: int, size: int) -> object:
-    """Give a file's bytes a shape: one row for each block."""
-    from trunkline import typed
-
-    return typed(file, "U8", (count, size))
-
-
-def places(url: str | None) -> dict[str, bool]:
-    """A folder of our own has to be made."""
-    return {} if url else {"mkdir": True}
-
-
-def report(what: str, figures: object) -> None:
+def report(what: str, handle: TransferHandle) -> None:
     """Print what a transfer made."""
-    print(f"{what}: {figures.blocks} blocks by {figures.backend}, {figures.bandwidth_gbps:.2f} GB/s")  # type: ignore[attr-defined]
+    figures = handle.telemetry
+    print(f"{what}: {figures.blocks} blocks by {figures.backend}, {figures.bandwidth_gbps:.2f} GB/s")
 
 
 def parse() -> argparse.Namespace:

@@ -56,12 +56,16 @@ class SqliteBackend:
         if not segments[:, 1].all():
             raise MemoryRegistrationError("a segment has no bytes; none was registered")
         keys = names or [str(device) if kind is MemoryKind.OBJECT else "" for device in segments[:, 2].tolist()]
-        slots = np.fromiter((next(self._slots) for _ in segments), np.int32, len(segments))
+        made = [(start, start + size, key) for (start, size, _), key in zip(segments.tolist(), keys, strict=True)]
         with self.lock:
-            for slot, (start, size, _), key in zip(slots.tolist(), segments.tolist(), keys, strict=True):
-                if key:
-                    self.database.execute("INSERT OR IGNORE INTO objects VALUES (?, zeroblob(?))", (key, start + size))
-                self.segments[slot] = (start, start + size, key)
+            try:
+                self.database.executemany(
+                    "INSERT OR IGNORE INTO objects VALUES (?, zeroblob(?))", [(key, end) for _, end, key in made if key]
+                )
+            except (sqlite3.Error, OverflowError) as error:
+                raise MemoryRegistrationError(f"SQLite can't hold the objects: {error}; none was registered") from error
+            slots = np.fromiter(itertools.islice(self._slots, len(made)), np.int32, len(made))
+            self.segments.update(zip(slots.tolist(), made, strict=True))
         return slots
 
     def deregister(self, slots: Slots) -> None:
@@ -96,12 +100,14 @@ class SqliteRequest:
         self.status, self.reason, self.completed, self.post_ns, self.total_ns = Status.IDLE, "", 0, 0, 0
         self._backend, self._posting = backend, posting
 
-    def post(self, notification: bytes | None = None) -> Status:  # noqa: ARG002  this backend carries none
+    def post(self, notification: bytes | None = None) -> Status:
         """Move everything."""
-        self._backend.check_open()
+        if notification is not None:
+            raise BackendError("SQLite carries no notifications")
         started = time.perf_counter_ns()
-        self.status, self.reason, self.completed = Status.DONE, "", 0
         with self._backend.lock:
+            self._backend.check_open()
+            self.status, self.reason, self.completed = Status.DONE, "", 0
             self._backend.database.execute("BEGIN")
             try:
                 self._move()
@@ -141,8 +147,9 @@ class SqliteRequest:
         """Return the status."""
         return self.status
 
-    def wait(self, until: float) -> Status:  # noqa: ARG002  nothing is ever under way
-        """Return the status."""
+    def wait(self, until: float) -> Status:
+        """Return the status: nothing is ever under way."""
+        del until
         return self.status
 
     def stop(self) -> None:

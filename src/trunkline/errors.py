@@ -53,7 +53,7 @@
     ├── NotificationOverflowError     notifications were dropped: says how many
     ├── VerificationError             bytes that arrived are not the bytes that were offered
     ├── TicketError                   a ticket that is none, or that its offer does not accept
-    └── FileError                     a file to offer, or the place to take one to, can't be used (also OSError)
+    └── FileError                     a file to offer or register, or the place to take one to (also OSError)
 
 ``retryable`` is a promise: the same call, made again, may succeed without anything else changing.
 """
@@ -380,4 +380,4 @@ class TicketError(TrunklineError):
 
 
 class FileError(TrunklineError, OSError):
-    """A file to offer can't be read, or the place to take one to can't be written."""
+    """A file to offer or to register can't be opened or used, or the place to take one to can't be written."""

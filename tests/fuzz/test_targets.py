@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +133,16 @@ def test_parts_repeated_cost_no_more_memory_than_their_size_justifies(name: str)
             count = (100 << 10) // (len(parts[at]) + 1)
             data = delimiter.join([*parts[:at], *parts[at : at + 1] * count, *parts[at + 1 :]])
             assert peak_of(target, data) <= ALLOCATED_ANYWAY + target.cost * len(data), (delimiter, at)
+
+
+@pytest.mark.parametrize("repeated", ["a", "://", "status code: ", "HttpError { kind: ", "retries: 1, ", "<Code>", " "])
+def test_an_answer_of_a_store_takes_no_longer_than_its_size_justifies(repeated: str) -> None:
+    """With a quadratic search it would be minutes."""
+    data = repeated.encode() * ((1 << 20) // len(repeated))
+    began = time.thread_time()
+    assert try_bytes(TARGETS["store-answer"], data)
+    assert try_bytes(TARGETS["store-answer"], b"Generic error\n\nDebug source: " + data)
+    assert time.thread_time() - began < 5
 
 
 DECODE = Target(decode, BLOBS)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from trunkline.testing.s3 import REGION, S3Server
+from trunkline.testing.s3 import REGION
+
+if TYPE_CHECKING:
+    from trunkline.testing.s3 import S3Server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="UCX's wheels are for Linux only"),
-    pytest.mark.skipif(find_spec("obstore") is None, reason="obstore is not installed"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="UCX's wheels are for Linux only")
 
 
 def run(*arguments: str, environment: dict[str, str] | None = None) -> str:
@@ -42,21 +42,17 @@ def test_storage_tiers_in_folders(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_storage_tiers_with_s3(tmp_path: Path) -> None:
-    pytest.importorskip("moto", reason="moto, the S3 server, is not installed")
-    with S3Server(tmp_path / "s3").start() as server:
-        server.client().create_bucket(Bucket="tier")
-        environment = {
-            "AWS_ACCESS_KEY_ID": server.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": server.secret_access_key,
-            "AWS_ENDPOINT_OVERRIDE": server.endpoint,
+def test_storage_tiers_with_s3(tmp_path: Path, s3: S3Server, bucket: str) -> None:
+    said = run(
+        str(EXAMPLES / "storage_tiers.py"),
+        *("--url", f"s3://{bucket}/run-1", "--folder", str(tmp_path), "--blocks", "20"),
+        environment={
+            "AWS_ACCESS_KEY_ID": s3.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_access_key,
+            "AWS_ENDPOINT_OVERRIDE": s3.endpoint,
             "AWS_DEFAULT_REGION": REGION,
-        }
-        said = run(
-            str(EXAMPLES / "storage_tiers.py"),
-            *("--url", "s3://tier/run-1", "--folder", str(tmp_path), "--blocks", "20"),
-            environment=environment,
-        )
-        assert said.endswith("20 of 20 blocks are what they were\n")
-        kept = server.client().list_objects_v2(Bucket="tier", Prefix="run-1/kv/")
-        assert kept["KeyCount"] == 10
+        },
+    )
+    assert said.endswith("20 of 20 blocks are what they were\n")
+    kept = s3.client().list_objects_v2(Bucket=bucket, Prefix="run-1/kv/")
+    assert kept["KeyCount"] == 10

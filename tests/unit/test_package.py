@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
 import subprocess
 import sys
@@ -94,11 +95,24 @@ def test_two_threads_may_decode_the_first_record_at_once(decoder: str) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native module is for Linux only")
-@pytest.mark.parametrize("plugin", ["cma", "ucx"])
+@pytest.mark.parametrize("plugin", ["cma", "posix", "ucx"])
 def test_the_native_modules_were_built(plugin: str) -> None:
     """They are optional for setuptools, which would leave them out without an error."""
     found = list((ROOT / "src/trunkline/backend/plugins" / plugin).glob("_native*.so"))
     assert found, "no compiled module: pip install shows why with --verbose"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the native modules are for Linux only")
+def test_without_a_compiler_the_rest_is_built(tmp_path: Path) -> None:
+    places = ["--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")]
+    command = [sys.executable, "setup.py", "build_ext", *places]
+    built = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"CC": "false"}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    for plugin in ("cma", "posix"):
+        assert f'building extension "trunkline.backend.plugins.{plugin}._native" failed' in built.stdout + built.stderr
+    assert not list(tmp_path.rglob("*.so"))
 
 
 def test_elsewhere_than_on_linux_nothing_native_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

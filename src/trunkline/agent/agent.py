@@ -7,43 +7,38 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from trunkline.agent.explanation import explain_work, report_backends
+from trunkline.agent.backends import Backends
 from trunkline.agent.lifetime import let_go, watch_over
 from trunkline.agent.local_memory import LocalMemory
-from trunkline.agent.opening import open_companion, open_engine, storage_for
-from trunkline.agent.pair import PreparedPair, prepare_pair
+from trunkline.agent.opening import open_companion, open_engine
 from trunkline.agent.peers import Peers
 from trunkline.agent.phone_book import DRAIN, PhoneBook
 from trunkline.agent.record import record_of_bytes
-from trunkline.backend.contract import QueryableBackend
-from trunkline.backend.registry import create_backend
+from trunkline.agent.transfers import Transfers
 from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
 from trunkline.config import Settings
-from trunkline.errors import BackendUnavailableError, ConfigurationError, NoBackendError
+from trunkline.errors import ConfigurationError
 from trunkline.memory.descriptor import DescriptorList
-from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.card import Card, encode_card
 from trunkline.metadata.codec import encode
 from trunkline.metadata.key import DEFAULT_LABEL, DEFAULT_NAMESPACE, MetadataKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from trunkline.agent.explanation import BackendReport, Explanation
     from trunkline.agent.follower import Follower
-    from trunkline.agent.local_memory import MemoryPart
     from trunkline.agent.membership import Membership
+    from trunkline.agent.offer import MemoryPart
     from trunkline.agent.peer import Peer
     from trunkline.agent.registration import Registration
     from trunkline.agent.tensor import LocalTensor, TensorGroup
     from trunkline.backend.contract import Backend, BackendPeer
+    from trunkline.memory.kind import MemoryKind
     from trunkline.store.contract import Store
-    from trunkline.transfer.handle import TransferHandle
-    from trunkline.transfer.inbox import Notification
 
 
-class Agent(PhoneBook):
+class Agent(PhoneBook, Transfers, Backends):
     """A process's participant: registers memory, finds peers by name, reads and writes theirs.
 
     Opening starts one progress thread, claims the name in the store (if there is one), and has this process watch who
@@ -113,11 +108,12 @@ class Agent(PhoneBook):
         self._follower: Follower | None = None
         names = ("ucx",) if backends is None else backends
         self.engine = open_engine(self, names, devices=devices, timeout=timeout, grace=grace)
-        self._unavailable = open_companion(self.engine, settings) if backends is None else {}
-        before = self._open_storage if backends is None else _open_nothing
-        self._memory = LocalMemory(name, self.engine.backends, self.engine.home.section, before)
+        self._opens_storage, self._kinds = backends is None, frozenset()
+        self._memory = LocalMemory(name, self.engine.backends, self.engine.home.section)
         self._peers = Peers(name, timeout=timeout)
         try:
+            if backends is None:
+                open_companion(self.engine, settings)
             store = store if store is not None else settings.store
             if store == "":
                 store = None
@@ -150,68 +146,6 @@ class Agent(PhoneBook):
             raise
         self._closed = False
         watch_over(self)
-
-    def create_backend(self, name: str, **options: Any) -> None:
-        """Open one more backend, the last in order of preference.
-
-        What was registered before is registered with it, too; peers that were loaded before are not reached by it.
-
-        Args:
-            name: The backend's name.
-            **options: Its own settings.
-
-        Raises:
-            ConfigurationError: It has no such option, there is no such backend, or the agent has it already.
-            BackendUnavailableError: It can't be used here.
-            MemoryRegistrationError: It refuses memory that was registered before.
-        """
-        self.engine.check_open()
-        with self._lock:
-            backend = None if name.upper() in self.engine.backends else create_backend(name, self.name, **options)
-            if backend is None or backend.name in self.engine.backends:
-                if backend is not None:
-                    backend.close()
-                raise ConfigurationError(f"agent {self.name!r} has a backend {name.upper()!r} already", backend=name)
-            self.engine.add_backend(backend)
-            self._memory.adopt(backend.name)
-
-    def backends(self) -> Sequence[BackendReport]:
-        """Return the ways to move bytes: those that are open, in order of preference, with what they can do; then
-        the others that are installed, with the reason why where they can't be used here (which takes up to a second
-        to find out).
-        """
-        self.engine.check_open()
-        return report_backends(self.engine, self._unavailable)
-
-    def query(
-        self, names: Sequence[str], *, kind: MemoryKind = MemoryKind.FILE, backend: str | None = None
-    ) -> list[Mapping[str, str] | None]:
-        """Ask what is there under some paths or keys; waits for the device or the store.
-
-        Args:
-            names: Paths of files, or keys of objects.
-            kind: FILE or OBJECT.
-            backend: Which backend to ask; by default the first that can be asked about this kind.
-
-        Returns:
-            For each ``size`` in bytes, ``mtime`` in seconds of the epoch, and what the backend adds; None for what is
-            not there.
-
-        Raises:
-            NoBackendError: No backend can be asked.
-            BackendError: It could not be found out.
-        """
-        self.engine.check_open()
-        with self._lock:
-            self._memory.prepare_for(kind)
-        for name, found in list(self.engine.backends.items()):
-            is_meant = name == backend.upper() if backend else kind in self.engine.capabilities[name].own_kinds
-            if is_meant and isinstance(found, QueryableBackend):
-                return found.query(kind, names)
-        raise NoBackendError(
-            f"agent {self.name!r} has no backend{f' {backend!r}' if backend else ''} that can be asked about "
-            f"{kind.name} (it has {list(self.engine.backends)})"
-        )
 
     # -- memory ------------------------------------------------------------------------------------------------
 
@@ -252,7 +186,7 @@ class Agent(PhoneBook):
         """
         self.engine.check_open()
         with self._lock:
-            return self._memory.register(memory, name=name, kind=kind, keys=keys)
+            return self._memory.register(memory, name=name, kind=kind, keys=keys, before=self._open_for)
 
     def deregister(self, memory: MemoryPart, *, drain: float = DRAIN, timeout: Timeout = DEFAULT) -> None:
         """Take memory back. The memory must stay mapped until this returns.
@@ -373,130 +307,6 @@ class Agent(PhoneBook):
             self._follower.forget(name)
         self._peers.unload(self.engine, name, "unloaded")
 
-    # -- transfers ---------------------------------------------------------------------------------------------
-
-    def read(
-        self,
-        remote: Any,
-        *,
-        into: Any = None,
-        peer: str | Peer | None = None,
-        notify: bytes | None = None,
-        tag: Any = None,
-        deadline: float | None = None,
-        backend: str | Sequence[str] | None = None,
-    ) -> TransferHandle:
-        """Start to read a peer's memory, or files and objects of this agent's, into its memory; returns at once.
-
-        Args:
-            remote: A view of the peer's memory (``peer[name]``, indexed or not) or of a registered File or
-                StoredObject, or a list of (remote, local) pairs of views (then ``into`` must be None), or a
-                DescriptorList. Pairs may be of different kinds of memory: each kind's backend then moves its part.
-            into: A view of registered memory with the same shape and dtype; a DescriptorList beside one.
-            peer: Whose memory a DescriptorList describes; views know.
-            notify: A message for the peer, delivered after the data has been read.
-            tag: Anything; the transfer will then also be returned by :meth:`take_finished`.
-            deadline: Seconds after which the transfer is stopped, if it has not ended; its bytes are then undefined.
-            backend: The backend to take instead of the one that is chosen; of several names the blocks are split over
-                them, in proportion to their speed.
-
-        Raises:
-            ShapeMismatchError: The two sides don't fit.
-            NoBackendError: No backend (or not the one named) moves these kinds of memory to that peer.
-            NotRegisteredError, SegmentNotFoundError: A block lies outside registered memory, here or there.
-            UnsupportedBufferError: A side is not a view of registered memory.
-            ReadOnlyMemoryError: ``into`` can't be filled.
-            PeerGoneError: The peer is gone.
-        """
-        if into is None and isinstance(remote, list):
-            remote, into = None, [(mine, theirs) for theirs, mine in remote]
-        return self._prepare(into, remote, peer, backend).read(notify=notify, tag=tag, deadline=deadline)
-
-    def write(
-        self,
-        local: Any,
-        *,
-        to: Any = None,
-        peer: str | Peer | None = None,
-        notify: bytes | None = None,
-        tag: Any = None,
-        deadline: float | None = None,
-        backend: str | Sequence[str] | None = None,
-    ) -> TransferHandle:
-        """Start to write this agent's memory into a peer's; returns at once.
-
-        Arguments and errors are those of :meth:`read`, with a list being of (local, remote) pairs. What the peer's
-        memory holds is undefined until the transfer is DONE, and after it was cancelled or failed.
-        """
-        return self._prepare(local, to, peer, backend).write(notify=notify, tag=tag, deadline=deadline)
-
-    def prepare(
-        self,
-        local: Any,
-        remote: Any,
-        *,
-        peer: str | Peer | None = None,
-        backend: str | Sequence[str] | None = None,
-    ) -> PreparedPair:
-        """Fix two sides once, to read and write blocks of them again and again.
-
-        Args:
-            local: A view of registered memory, or a DescriptorList.
-            remote: A view of the same peer's memory with the same row shape and dtype, or a DescriptorList.
-            peer: Whose memory a DescriptorList describes.
-            backend: As for :meth:`read`.
-
-        Raises:
-            As :meth:`read`.
-        """
-        return self._prepare(local, remote, peer, backend)
-
-    def explain(self, request: PreparedPair | TransferHandle) -> Explanation:
-        """Say which backend moves all blocks of a prepared pair, or those of a transfer, if it is made now; and why.
-
-        Moves nothing, and waits for nothing.
-        """
-        if isinstance(request, PreparedPair):
-            return request.explain()
-        return explain_work(self.engine, request.target, request.work, None)
-
-    def take_finished(self) -> list[TransferHandle]:
-        """Return the tagged transfers that ended since the last call, each once. Returns at once, maybe empty."""
-        return self.engine.take_finished()
-
-    # -- notifications -----------------------------------------------------------------------------------------
-
-    def notify(self, peer: str | Peer, payload: bytes) -> None:
-        """Send a message to a peer; returns at once. It needs no memory and no transfer.
-
-        Raises:
-            UnknownPeerError, PeerGoneError: There is no such peer (any more).
-            BackendError: No backend to that peer carries notifications, or the payload is too large for it.
-        """
-        found = self.peer(peer) if isinstance(peer, str) else peer
-        self.engine.notify(found.target, payload)
-
-    def take_notifications(self) -> list[Notification]:
-        """Return what arrived, oldest first, maybe nothing. Returns at once.
-
-        Raises:
-            NotificationOverflowError: Some had to be dropped since the last call; the next call returns the rest.
-        """
-        self.engine.take_notifications()
-        return self.engine.inbox.take()
-
-    def wait_notification(
-        self, *, matches: Callable[[Notification], bool] | None = None, timeout: Timeout = DEFAULT
-    ) -> Notification:
-        """Wait for the oldest notification (that matches) and return it; others stay.
-
-        Raises:
-            DeadlineError: None came in time.
-            NotificationOverflowError: As in :meth:`take_notifications`.
-            ClosedError: The agent was closed meanwhile.
-        """
-        return self.engine.wait_notification(self._deadline(timeout), matches)
-
     # -- end ---------------------------------------------------------------------------------------------------
 
     def close(self, timeout: Timeout = DEFAULT, *, drain: float = DRAIN) -> None:
@@ -542,24 +352,6 @@ class Agent(PhoneBook):
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _prepare(
-        self, local: Any, remote: Any, peer: str | Peer | None, backend: str | Sequence[str] | None
-    ) -> PreparedPair:
-        self.engine.check_open()
-        found = self.peer(peer) if isinstance(peer, str) else peer
-        target = found.target if found is not None else None
-        return prepare_pair(self.engine, local, remote, target, backend=backend)
-
-    def _open_storage(self, kinds: frozenset[MemoryKind]) -> None:
-        """Open what files and objects need. Called with the agent's lock held."""
-        for name, is_needed in storage_for(kinds, self.engine.backends):
-            try:
-                self.create_backend(name)
-            except BackendUnavailableError as error:
-                if is_needed:
-                    raise
-                self._unavailable[name.upper()] = str(error)
-
     def _after_fork(self) -> None:
         self._closed = True
         self.engine.after_fork()
@@ -567,7 +359,3 @@ class Agent(PhoneBook):
     def _link_failed(self, link: BackendPeer) -> None:
         if not self._closed:
             self._peers.link_failed(self.engine, link)
-
-
-def _open_nothing(kinds: frozenset[MemoryKind]) -> None:
-    """What an agent whose backends were named opens for files and objects."""

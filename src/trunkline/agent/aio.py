@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from trunkline.agent.explanation import BackendReport, Explanation
-    from trunkline.agent.local_memory import MemoryPart
+    from trunkline.agent.offer import MemoryPart
     from trunkline.agent.pair import PreparedPair
     from trunkline.agent.peer import Peer
     from trunkline.agent.phone_book import Health
@@ -63,9 +63,9 @@ class AsyncAgent:
         """As Agent.create_backend."""
         await asyncio.to_thread(self.agent.create_backend, name, **options)
 
-    def backends(self) -> Sequence[BackendReport]:
+    async def backends(self) -> Sequence[BackendReport]:
         """As Agent.backends."""
-        return self.agent.backends()
+        return await asyncio.to_thread(self.agent.backends)
 
     def register(self, memory: Any, **options: Any) -> Any:
         """As Agent.register; doesn't wait."""

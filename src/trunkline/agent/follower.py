@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from trunkline.agent.announcer import Announcer
+from trunkline.agent.departure import REASONS, Departures
+from trunkline.agent.peer import is_listed
 from trunkline.agent.record import record_of_publication
+from trunkline.agent.reminder import Reminder, Reminders
 from trunkline.agent.worklist import Worklist
 from trunkline.clock import Clock, Deadline
 from trunkline.directory.event import (
@@ -26,7 +29,6 @@ from trunkline.directory.event import (
 from trunkline.errors import (
     AgentNotFoundError,
     MetadataMismatchError,
-    PeerGoneError,
     StoreError,
     TrunklineError,
 )
@@ -75,16 +77,6 @@ class _Wanted:
     departure: PeerLeft | None = None
 
 
-class _Reminder:
-    """Something to be done for an agent later, when the upkeep says so."""
-
-    def __init__(self, remind: Callable[[_Reminder], None]) -> None:
-        self._remind = remind
-
-    def mend(self) -> None:
-        self._remind(self)
-
-
 class Follower:
     """Brings peers up to date, loads those that came back, and drops those that are gone.
 
@@ -112,8 +104,8 @@ class Follower:
         self._lock = threading.RLock()  # guards all below; never held while waiting
         self._wanted: dict[str, _Wanted] = {}
         self._worklist = Worklist(name)
-        self._expiries: dict[str, _Reminder] = {}
-        self._retries: dict[str, _Reminder] = {}
+        self._departures = Departures(peers, engine, membership, self._enqueue)
+        self._retries = Reminders(membership.observer.upkeep)
         self._is_closed = False
         self.announcer = Announcer(name, membership.observer, self._lock, clock)
         self._subscription = membership.observer.subscribe(self._tell, self.announcer.fail)
@@ -157,8 +149,8 @@ class Follower:
         """Follow an agent no more."""
         with self._lock:
             wanted = self._wanted.pop(name, None)
-            self._drop_expiry(name)
-            self._drop_retry(name)
+            self._departures.call_off(name)
+            self._retries.drop(name)
         if wanted is not None:
             self._membership.unfollow_nixl(name)
 
@@ -171,10 +163,8 @@ class Follower:
             if self._is_closed:
                 return
             self._is_closed = True
-            for name in list(self._expiries):
-                self._drop_expiry(name)
-            for name in list(self._retries):
-                self._drop_retry(name)
+            self._departures.close()
+            self._retries.close()
         self._membership.observer.unsubscribe(self._subscription)
         self.announcer.close()
         self._worklist.close(deadline)
@@ -216,10 +206,10 @@ class Follower:
     def _act_at_once(self, event: PeerEvent) -> None:
         """Keep new transfers away from a peer that must not have any, before anything that may wait."""
         peer = self._peers.find(event.name)
-        if peer is None or peer.gone is not None or not _is_same(peer, event.agent):
+        if peer is None or peer.gone is not None or not is_listed(peer, event.agent):
             return
         if isinstance(event, PeerLeft) and event.reason in {LeaveReason.WITHDRAWN, LeaveReason.SUPERSEDED}:
-            peer.bury(_REASONS[event.reason])
+            peer.bury(REASONS[event.reason])
         elif not isinstance(event, PeerLeft):
             peer.target.is_draining = event.agent.state == "draining"
 
@@ -233,8 +223,8 @@ class Follower:
             if wanted.fetches:
                 wanted.departure = event if isinstance(event, PeerLeft) else None
         if isinstance(event, PeerLeft):
-            return self._leave(event)
-        self._drop_expiry(name)
+            return self._departures.leave(event)
+        self._departures.call_off(name)
         if isinstance(event, PeerSuspect):
             return event
         if isinstance(event, PeerUpdated) and event.label is not None and event.generation is None:
@@ -246,7 +236,7 @@ class Follower:
     def _drop_label(self, wanted: _Wanted, agent: AgentListing, label: str) -> None:
         """A label was withdrawn. It may have been fetched anew since."""
         peer = self._peers.find(agent.name)
-        if peer is None or peer.gone is not None or not _is_same(peer, agent) or agent.revision < wanted.revision:
+        if peer is None or peer.gone is not None or not is_listed(peer, agent) or agent.revision < wanted.revision:
             return
         if label in wanted.labels:
             wanted.labels[label] = 0
@@ -255,7 +245,7 @@ class Follower:
     def _align(self, wanted: _Wanted, agent: AgentListing) -> None:
         """Bring a peer in line with what is listed of it."""
         peer = self._peers.find(agent.name)
-        is_same = peer is not None and _is_same(peer, agent)
+        is_same = peer is not None and is_listed(peer, agent)
         if peer is not None and is_same:
             peer.revive()
         if peer is None or not is_same or peer.gone is not None:
@@ -316,7 +306,7 @@ class Follower:
         if presence is None:
             self._membership.follow_nixl(publication.name)
         with self._lock:
-            self._drop_expiry(publication.name)
+            self._departures.call_off(publication.name)
             wanted.revision = max(wanted.revision, publication.revision)
             if presence is None:
                 wanted.labels[publication.label] = publication.revision
@@ -336,7 +326,7 @@ class Follower:
                 return False
             if listing is None:
                 return wanted.departure is not None
-            if not _is_same(peer, listing):
+            if not is_listed(peer, listing):
                 return heard > wanted.revision
             return listing.catalog != wanted.catalog or any(
                 listing.labels.get(label, loaded) != loaded for label, loaded in wanted.labels.items()
@@ -356,95 +346,23 @@ class Follower:
             return None
         if listing is not None:
             self._align(wanted, listing)
-        if departure is not None and peer is not None and (listing is None or not _is_same(peer, listing)):
-            told = self._leave(departure)
+        if departure is not None and peer is not None and (listing is None or not is_listed(peer, listing)):
+            told = self._departures.leave(departure)
             return told if isinstance(told, PeerSuspect) else None
         return None
 
     def _schedule_retry(self, name: str) -> None:
-        def retry(_: _Reminder) -> None:
+        def retry(_: Reminder) -> None:
             self._enqueue(name, partial(self._catch_up, name))
 
         with self._lock:
-            self._drop_retry(name)
-            if not self._is_closed and name in self._wanted:
-                self._retries[name] = _Reminder(retry)
-                self._membership.observer.upkeep.request(self._retries[name], RETRY_DELAY)
-
-    def _drop_retry(self, name: str) -> None:
-        retry = self._retries.pop(name, None)
-        if retry is not None:
-            self._membership.observer.upkeep.forget(retry)
-
-    # -- ends --------------------------------------------------------------------------------------------------
-
-    def _leave(self, event: PeerLeft) -> PeerEvent:
-        name, peer = event.name, self._peers.find(event.name)
-        if peer is None or not _is_same(peer, event.agent):
-            return event
-        if event.reason is not LeaveReason.EXPIRED:
-            self._peers.end(self._engine, peer, _REASONS[event.reason])
-            return event
-        if peer.gone is not None:
-            return event
-        # The lease is no proof: whether the data path still answers is.
-        try:
-            self._peers.probe(peer)
-        except PeerGoneError:
-            self._peers.end(self._engine, peer, _REASONS[event.reason])
-            return event
-        except TrunklineError:
-            peer.lose("its lease ran out and it does not answer")
-            self._schedule_expiry(name, event.agent)
-            return event
-        self._schedule_expiry(name, event.agent)
-        return PeerSuspect(replace(event.agent, is_suspect=True))
-
-    def _schedule_expiry(self, name: str, listing: AgentListing) -> None:
-        def expire(expiry: _Reminder) -> None:
-            self._enqueue(name, partial(self._expire, expiry, listing))
-
-        with self._lock:
-            self._drop_expiry(name)
-            if not self._is_closed:
-                self._expiries[name] = _Reminder(expire)
-                self._membership.observer.upkeep.request(
-                    self._expiries[name], listing.ttl or self._membership.publisher.ttl
-                )
-
-    def _drop_expiry(self, name: str) -> None:
-        with self._lock:
-            expiry = self._expiries.pop(name, None)
-        if expiry is not None:
-            self._membership.observer.upkeep.forget(expiry)
-
-    def _expire(self, expiry: _Reminder, listing: AgentListing) -> PeerLeft | None:
-        """A lost or suspect peer had a second TTL to come back, and did not."""
-        with self._lock:
-            if self._expiries.get(listing.name) is not expiry:  # it came back since
-                return None
-            del self._expiries[listing.name]
-        peer = self._peers.find(listing.name)
-        if peer is not None and _is_same(peer, listing):
-            self._peers.end(self._engine, peer, _REASONS[LeaveReason.EXPIRED])
-        return PeerLeft(listing, LeaveReason.EXPIRED)
+            if name in self._wanted:
+                self._retries.put(name, RETRY_DELAY, retry)
 
     def _peer_died(self, peer: Peer) -> None:
         """A connection broke, and a new one was refused: the peer's process is gone."""
         with self._lock:
             if peer.incarnation is None:  # NIXL's don't say which they are: the next one may be there already
                 return
-            self._drop_expiry(peer.name)
+            self._departures.call_off(peer.name)
             self.announcer.tell_unreachable(peer.incarnation, peer.name)
-
-
-_REASONS = {
-    LeaveReason.WITHDRAWN: "it withdrew what it had published",
-    LeaveReason.EXPIRED: "its lease ran out",
-    LeaveReason.SUPERSEDED: "superseded by a new incarnation",
-}
-
-
-def _is_same(peer: Peer, listing: AgentListing) -> bool:
-    """Whether a loaded peer is the incarnation of a listing. NIXL's agents don't say which they are."""
-    return listing.is_nixl if peer.incarnation is None else peer.incarnation == listing.incarnation

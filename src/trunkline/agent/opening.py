@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _STORAGE = (
     ("posix", frozenset({MemoryKind.FILE}), True),
     ("gds", frozenset({MemoryKind.FILE, MemoryKind.VRAM}), False),
-    ("object", frozenset({MemoryKind.OBJECT}), True),
+    ("obj", frozenset({MemoryKind.OBJECT}), True),
 )
 """Backends that are opened once all of these kinds of memory are registered, and whether there is no doing without."""
 
@@ -52,15 +52,23 @@ def open_engine(
         raise
 
 
-def open_companion(engine: Engine, settings: Settings) -> dict[str, str]:
-    """Open cross-memory attach beside UCX, unless the environment says no; return why it is not there, by name."""
+def open_companion(engine: Engine, settings: Settings) -> None:
+    """Open cross-memory attach beside UCX, unless the environment says no; the engine knows why where it is not."""
+    if "CMA" in engine.backends:
+        return
     if settings.cma != "on":
-        return {"CMA": f"TRUNKLINE_CMA={settings.cma}"}
+        engine.unavailable["CMA"] = f"TRUNKLINE_CMA={settings.cma}"
+        return
     try:
-        engine.add_backend(create_backend("cma", engine.name))
+        backend = create_backend("cma", engine.name)
     except BackendUnavailableError as error:
-        return {"CMA": str(error)}
-    return {}
+        engine.unavailable["CMA"] = str(error)
+        return
+    try:
+        engine.add_backend(backend)
+    except BaseException:
+        backend.close()
+        raise
 
 
 def storage_for(kinds: Collection[MemoryKind], opened: Collection[str]) -> list[tuple[str, bool]]:
@@ -68,7 +76,7 @@ def storage_for(kinds: Collection[MemoryKind], opened: Collection[str]) -> list[
     return [
         (name, is_needed)
         for name, of_kinds, is_needed in _STORAGE
-        if of_kinds <= set(kinds) and name.upper() not in opened and not (name == "object" and "OBJ" in opened)
+        if of_kinds <= set(kinds) and name.upper() not in opened
     ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from trunkline.agent.explanation import explain_work
 from trunkline.agent.tensor import LocalTensor, RemoteTensor, TensorGroup, as_views, pair_views
 from trunkline.backend.contract import Operation
+from trunkline.backend.registry import canonical_name
 from trunkline.errors import (
     ConfigurationError,
     ReadOnlyMemoryError,
@@ -16,13 +17,14 @@ from trunkline.errors import (
     UnsupportedBufferError,
 )
 from trunkline.memory.descriptor import DescriptorList
-from trunkline.transfer.plan import join_plans, plan_transfer
+from trunkline.transfer.plan import check_apart, check_pairs, join_plans, plan_transfer
 from trunkline.transfer.route import Work, choose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trunkline.agent.explanation import Explanation
+    from trunkline.memory.descriptor import Rows
     from trunkline.memory.kind import MemoryKind
     from trunkline.transfer.engine import Engine
     from trunkline.transfer.handle import TransferHandle
@@ -110,10 +112,11 @@ class PreparedPair:
         if deadline is not None and not deadline > 0:
             raise ConfigurationError(f"deadline={deadline!r}: give seconds greater than 0, or None")
         pairs = [(_select(local, local_blocks), _select(remote, remote_blocks)) for local, remote in self._sides]
+        wholes = _join([_pair(local, remote) for local, remote in pairs])
+        if len(wholes) > 1 or len(self._backends) > 1:
+            _check_parts(operation, wholes)
         plans = [
-            self._plan(operation, route, near, far)
-            for whole in _join([_pair(local, remote) for local, remote in pairs])
-            for route, near, far in self._routed(*whole)
+            self._plan(operation, route, near, far) for whole in wholes for route, near, far in self._routed(*whole)
         ]
         handle = self._engine.prepare(join_plans(plans), self._target, notify=notify, deadline=deadline, tag=tag)
         return handle.post()
@@ -121,7 +124,7 @@ class PreparedPair:
     def explain(self) -> Explanation:
         """Say which backend would move all blocks, and why. Of several kinds of memory the first is explained."""
         near, far = _join([_pair(local, remote) for local, remote in self._sides])[0]
-        return explain_work(self._engine, self._target, _work(near, far), self._backends or None)
+        return explain_work(self._engine, self._target, _work(near, far), only=self._backends)
 
     def _routed(self, near: DescriptorList, far: DescriptorList) -> list[tuple[Route, DescriptorList, DescriptorList]]:
         """Choose a backend; where several were asked for, cut the blocks into one run for each."""
@@ -130,8 +133,9 @@ class PreparedPair:
             return [(choose(self._engine, self._target, work, self._backends or None), near, far)]
         routes = [choose(self._engine, self._target, work, (name,)) for name in self._backends]
         rates = np.array([self._engine.capabilities[route.backend].cost.rate for route in routes])
-        ends = np.cumsum(near.rows[:, 1].astype(np.float64))
-        cuts = np.searchsorted(ends, ends[-1] * np.cumsum(rates) / rates.sum())
+        length = near.rows[:, 1].astype(np.float64)
+        middle = np.cumsum(length) - length / 2  # a block goes to whose share holds more of it
+        cuts = np.searchsorted(middle, length.sum() * np.cumsum(rates) / rates.sum())
         cuts[-1] = near.count
         starts = np.concatenate([[0], cuts[:-1]])
         return [
@@ -141,16 +145,16 @@ class PreparedPair:
         ]
 
     def _plan(self, operation: Operation, route: Route, near: DescriptorList, far: DescriptorList) -> TransferPlan:
-        section = self._target.section if route.backend in self._target.links else self._engine.home.section
+        home, target = self._engine.home.section, self._target
         return plan_transfer(
             operation,
             near,
             far,
             route=route,
-            local_table=self._engine.home.section.lookup(route.near, near.kind),
-            remote_table=section.lookup(route.far, far.kind),
-            peer=None if section is self._engine.home.section else self._target.name,
-            former=self._target.former(route.far, far.kind),
+            local_table=home.lookup(route.near, near.kind),
+            remote_table=(home if route.is_own else target.section).lookup(route.far, far.kind),
+            peer=None if route.is_own else target.name,
+            former=target.former(route.far, far.kind),
         )
 
     def __repr__(self) -> str:
@@ -208,7 +212,8 @@ def prepare_pair(
 
 
 def _names(engine: Engine, backend: str | Sequence[str] | None) -> tuple[str, ...]:
-    names = tuple(name.upper() for name in ([backend] if isinstance(backend, str) else backend or ()))
+    given = [backend] if isinstance(backend, str) else backend or ()
+    names = tuple(dict.fromkeys(canonical_name(name) for name in given))
     missing = [name for name in names if name not in engine.backends]
     if missing:
         raise ConfigurationError(
@@ -216,6 +221,17 @@ def _names(engine: Engine, backend: str | Sequence[str] | None) -> tuple[str, ..
             backend=missing[0],
         )
     return names
+
+
+def _check_parts(operation: Operation, wholes: Sequence[tuple[DescriptorList, DescriptorList]]) -> None:
+    """Refuse what no part shows alone: lists of different length that are cut, and destinations that overlap."""
+    destinations: dict[MemoryKind, list[tuple[Rows, Rows]]] = {}
+    for near, far in wholes:
+        check_pairs(near.rows, far.rows)
+        kind = near.kind if operation is Operation.READ else far.kind
+        destinations.setdefault(kind, []).append((near.rows, far.rows))
+    for sides in destinations.values():
+        check_apart(operation, *(np.concatenate(rows) for rows in zip(*sides, strict=True)))
 
 
 def _work(near: DescriptorList, far: DescriptorList) -> Work:

@@ -13,6 +13,7 @@ from trunkline.metadata.catalog import Catalog, item_bits
 
 if TYPE_CHECKING:
     from trunkline.agent.record import PeerRecord
+    from trunkline.directory.view import AgentListing
     from trunkline.memory.descriptor import DescriptorList
     from trunkline.memory.kind import MemoryKind
     from trunkline.metadata.catalog import TensorEntry
@@ -207,6 +208,11 @@ class Peer:
     def __repr__(self) -> str:
         state = f"gone: {self.gone}" if self.gone else f"{len(self.catalog.tensors)} tensors"
         return f"<Peer {self.name!r}, {state}>"
+
+
+def is_listed(peer: Peer, listing: AgentListing) -> bool:
+    """Return whether a peer is the incarnation of a listing. NIXL's agents don't say which they are."""
+    return listing.is_nixl if peer.incarnation is None else peer.incarnation == listing.incarnation
 
 
 def _by_name(catalog: Catalog) -> tuple[Catalog, dict[str, TensorEntry]]:

@@ -22,7 +22,7 @@ from trunkline.metadata.key import DEFAULT_LABEL
 from trunkline.transfer.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from trunkline.agent.local_memory import LocalMemory
     from trunkline.backend.contract import BackendPeer
@@ -81,6 +81,8 @@ class Peers:
         if self._own is None:
             record = PeerRecord(memory.metadata())
             self._own = self._make(engine, record, is_self=True), memory.section.tables
+        elif set(engine.remote) - set(self._own[0].target.links):  # opened since
+            self._update(engine, self._own[0], PeerRecord(memory.metadata()))
         self.update_own(memory)
         return self._own[0]
 
@@ -127,7 +129,7 @@ class Peers:
                 peer = self._open(engine, record)
                 self._failures.pop(metadata.agent, None)
                 return peer
-            (peer.memory.extend if extend else peer.memory.load)(record.label, metadata.sections)
+            self._update(engine, peer, record, extend=extend)
             self._failures.pop(metadata.agent, None)
             if record.catalog is not None:
                 peer.catalog = record.catalog
@@ -232,12 +234,8 @@ class Peers:
 
     def _make(self, engine: Engine, record: PeerRecord, *, is_self: bool = False) -> Peer:
         metadata = record.metadata
-        links: dict[str, BackendPeer] = {}
+        links = _link(engine, record)
         try:
-            for name, info in metadata.connections.items():
-                backend = engine.remote.get(name)
-                if backend is not None:
-                    links[name] = backend.load_peer(metadata.agent, ConnectionInfo(info))
             if all(engine.capabilities[name].keyless for name in links) and not is_self:
                 raise self._no_backend(engine, record)
             target = Target(metadata.agent, links, hears_failures=record.incarnation is not None, is_self=is_self)
@@ -247,6 +245,19 @@ class Peers:
             _close_all(links.values())
             raise
         return peer
+
+    def _update(self, engine: Engine, peer: Peer, record: PeerRecord, *, extend: bool = False) -> None:
+        """Load what a peer offers now, also through backends that came since it was loaded. All or nothing."""
+        target, before = peer.target, peer.target.links
+        added = _link(engine, record, but=before)
+        try:
+            target.links = {**before, **added}
+            (peer.memory.extend if extend else peer.memory.load)(record.label, record.metadata.sections)
+        except BaseException:
+            target.links = before
+            _close_all(added.values())
+            raise
+        peer.connections.update(record.metadata.connections)
 
     def _no_backend(self, engine: Engine, record: PeerRecord) -> NoBackendError:
         name, there = record.metadata.agent, list(record.metadata.connections)
@@ -296,11 +307,26 @@ class Peers:
 def _is_another(peer: Peer, record: PeerRecord) -> bool:
     """Whether a record is not of the incarnation that is loaded, or that one is gone.
 
-    Metadata that came alone doesn't say whose it is; its connection info does, where it has any.
+    Metadata that came alone doesn't say whose it is; its connection info does, where it has any. That of a backend
+    which it did not have before says nothing: the agent has opened one more.
     """
     if peer.gone is not None or record.incarnation not in (None, peer.incarnation):
         return True
-    return any(peer.connections.get(name) != info for name, info in record.metadata.connections.items())
+    return any(peer.connections.get(name, info) != info for name, info in record.metadata.connections.items())
+
+
+def _link(engine: Engine, record: PeerRecord, but: Collection[str] = ()) -> dict[str, BackendPeer]:
+    """Return our backends' links to an agent, but for some. All or nothing."""
+    links: dict[str, BackendPeer] = {}
+    try:
+        for name, info in record.metadata.connections.items():
+            backend = engine.remote.get(name)
+            if backend is not None and name not in but:
+                links[name] = backend.load_peer(record.metadata.agent, ConnectionInfo(info))
+    except BaseException:
+        _close_all(links.values())
+        raise
+    return links
 
 
 def _close_all(links: Iterable[BackendPeer]) -> None:

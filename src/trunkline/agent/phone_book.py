@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trunkline.agent.local_memory import parts_of
+from trunkline.agent.offer import parts_of
 from trunkline.clock import DEFAULT, Clock, Deadline, Timeout
 from trunkline.errors import ConfigurationError, DeadlineError, NoStoreError, TrunklineError
 from trunkline.metadata.catalog import encode_catalog
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trunkline.agent.follower import Follower
-    from trunkline.agent.local_memory import LocalMemory, MemoryPart
+    from trunkline.agent.local_memory import LocalMemory
     from trunkline.agent.membership import Membership
+    from trunkline.agent.offer import MemoryPart
     from trunkline.agent.peer import Peer
     from trunkline.agent.peers import Peers
     from trunkline.directory.view import DirectoryView

@@ -50,16 +50,15 @@ class PreparedSide:
     Args:
         target: Whose memory it is.
         descriptors: The blocks; those of a strided list are expanded only where they are picked.
-        home: The initiator's own segments.
         is_local: Whether it is the initiator's own side of a transfer.
     """
 
-    def __init__(self, target: Target, descriptors: DescriptorList, home: Section, *, is_local: bool) -> None:
+    def __init__(self, target: Target, descriptors: DescriptorList, *, is_local: bool) -> None:
         self.target = target
-        self._home = home
         self.kind = descriptors.kind
         self.is_local = is_local
         self._descriptors = descriptors
+        self._mean: float | None = None
         self._matches: dict[str, _Match] = {}
         # One array for each column: picking from it takes a third of what it takes from rows.
         self._address: Addresses = np.ascontiguousarray(descriptors.rows[:, 0])
@@ -70,14 +69,12 @@ class PreparedSide:
         """How many blocks there are."""
         return self._descriptors.count
 
-    def match(self, backend: str) -> _Match:
-        """Return in which of the segments that a backend keeps the rows lie.
+    def match(self, section: Section, backend: str) -> _Match:
+        """Return in which of the segments that a section has of a backend the rows lie.
 
         Raises:
             NotRegisteredError, SegmentNotFoundError: One lies in none.
         """
-        target = self.target
-        section = self._home if target.is_self and backend not in target.links else target.section
         table = section.lookup(backend, self.kind)
         known = self._matches.get(backend)
         if known is None or known.table is not table:
@@ -85,12 +82,11 @@ class PreparedSide:
         return known
 
     def size_of(self, indices: ArrayLike | None) -> tuple[int, int]:
-        """Return how many blocks some indices pick, and about how many bytes: as many times the mean."""
-        total, count = self._descriptors.total_bytes, self.count
-        if indices is None:
-            return count, total
-        picked = np.size(indices)
-        return picked, total * picked // count
+        """Return how many blocks some indices pick (None: all), and about how many bytes: as many times the mean."""
+        if self._mean is None:
+            self._mean = int(self._length.sum()) / len(self._length)
+        picked = self.count if indices is None else np.size(indices)
+        return picked, int(self._mean * picked)
 
     def pick(self, slots: Slots, indices: ArrayLike | None) -> Blocks:
         """Return some blocks, in the order of the indices (None: all), with the slots that :meth:`match` gave.
@@ -163,18 +159,21 @@ def prepare_side(engine: Engine, descriptors: DescriptorList, target: Target | N
     engine.check_open()
     if target is not None:
         target.check()
+    whose, home = target or engine.home, engine.home.section
+    sections = [whose.section, home] if whose.is_self and whose is not engine.home else [whose.section]
     failure: Exception | None = None
     # A strided row may reach over several segments, with no block across two of them: then each block is looked up.
-    for rows in (descriptors, descriptors.expand) if descriptors.is_strided else (descriptors,):
-        whose, home = target or engine.home, engine.home.section
-        side = PreparedSide(whose, rows() if callable(rows) else rows, home, is_local=target is None)
-        for backend in list(engine.backends) if whose.is_self else list(whose.links):
-            try:
-                side.match(backend)
-            except (NotRegisteredError, SegmentNotFoundError) as error:
-                failure = failure or error
-            else:
-                return side
+    for is_expanded in (False, True) if descriptors.is_strided else (False,):
+        rows = descriptors.expand() if is_expanded else descriptors
+        side = PreparedSide(whose, rows, is_local=target is None)
+        for section in sections:
+            for backend in list(engine.backends):
+                try:
+                    side.match(section, backend)
+                except (NotRegisteredError, SegmentNotFoundError) as error:
+                    failure = failure or error
+                else:
+                    return side
     raise failure or NoBackendError(f"agent {engine.name!r} has no backend: {descriptors!r} can't be moved")
 
 
@@ -214,7 +213,9 @@ def prepare_transfer(
     if not local.is_local or remote.is_local:
         raise ShapeMismatchError("a transfer has a local and a remote side, not two of one", agent=target.name)
     route = choose(engine, target, Work(local.kind, remote.kind, *local.size_of(local_blocks)), backends)
-    mine, theirs = local.match(route.near), remote.match(route.far)
+    home = engine.home.section
+    mine = local.match(home, route.near)
+    theirs = remote.match(home if route.is_own else target.section, route.far)
     plan = plan_blocks(
         operation,
         local.pick(mine.slots, local_blocks),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trunkline.errors import BackendUnavailableError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from trunkline.backend.contract import Backend
 
@@ -21,20 +21,28 @@ _BUILT_IN = {
     "gds": "trunkline.backend.plugins.gds:GdsBackend",
     "gds_mt": "trunkline.backend.plugins.gds:GdsMtBackend",
     "loopback": "trunkline.backend.plugins.loopback:LoopbackBackend",
-    "object": "trunkline.backend.plugins.object:ObjectBackend",
+    "obj": "trunkline.backend.plugins.object:ObjectBackend",
     "posix": "trunkline.backend.plugins.posix:PosixBackend",
     "ucx": "trunkline.backend.plugins.ucx:UcxBackend",
 }
 
-NIXL_NAMES = {"obj": "object"}
-"""NIXL's names where ours differ."""
+_OTHER_NAMES = {"object": "obj"}
+"""Words for backends besides their names."""
+
+_makeable: set[tuple[str, str]] = set()
+"""Which backends could be made in this process, by name and place."""
+
+
+def canonical_name(name: str) -> str:
+    """Return a backend's name as it stands in metadata, however a caller wrote it."""
+    return _OTHER_NAMES.get(name.lower(), name.lower()).upper()
 
 
 def create_backend(name: str, agent_name: str, **options: Any) -> Backend:
     """Make the backend of that name (any case) for an agent.
 
     Args:
-        name: One of :func:`available_backends`, or NIXL's name for it.
+        name: One of :func:`backend_names`.
         agent_name: The agent's name.
         **options: The backend's own settings.
 
@@ -70,15 +78,23 @@ def backend_names() -> list[str]:
     return sorted(_known())
 
 
-def available_backends() -> dict[str, str | None]:
+def available_backends(*, but: Collection[str] = ()) -> dict[str, str | None]:
     """Return, for every known backend, None if it can be used here, else the reason why it can't.
 
-    A backend counts as usable when it can be made; it is closed again at once.
+    A backend counts as usable when it can be made; it is closed again at once. That is done once in a process for each
+    that can be: GPUDirect Storage then initialises CUDA.
+
+    Args:
+        but: Names of backends to leave out.
     """
     reasons: dict[str, str | None] = {}
-    for name in sorted(_known()):
+    for name, place in sorted(_known().items()):
+        if canonical_name(name) in but:
+            continue
         try:
-            create_backend(name, "probe").close()
+            if (name, place) not in _makeable:
+                create_backend(name, "probe").close()
+                _makeable.add((name, place))
             reasons[name] = None
         except Exception as error:  # a plug-in of others may raise anything; the reason is reported
             reasons[name] = str(error) or type(error).__name__
@@ -86,13 +102,13 @@ def available_backends() -> dict[str, str | None]:
 
 
 def _known() -> dict[str, str]:
-    found = {point.name.lower(): point.value for point in entry_points(group=ENTRY_POINTS)}
+    found = {canonical_name(point.name).lower(): point.value for point in entry_points(group=ENTRY_POINTS)}
     return found | _BUILT_IN
 
 
 def _load(name: str) -> Callable[..., Backend]:
     known = _known()
-    target = known.get(NIXL_NAMES.get(name.lower(), name.lower()))
+    target = known.get(canonical_name(name).lower())
     if target is None:
         raise ConfigurationError(
             f"there is no backend {name!r}; installed: {', '.join(sorted(known))}",

@@ -6,45 +6,25 @@ import logging
 import threading
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from trunkline.clock import SYSTEM_CLOCK, Clock
+from trunkline.directory.listening import Listeners, Listening, call_safely
 from trunkline.directory.roster import SYNCED, Roster
 from trunkline.directory.upkeep import Upkeep
 from trunkline.directory.watch import DirectoryWatch
 from trunkline.errors import ClosedError, TrunklineError
 from trunkline.metadata.key import places, presence_prefix
-from trunkline.store.contract import Changed, Interrupted, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from trunkline.directory.event import DirectoryEvent
+    from trunkline.directory.listening import Owner
     from trunkline.directory.view import AgentListing, DirectoryView
     from trunkline.store.contract import Store, Watch, WatchEvent
 
 _log = logging.getLogger(__name__)
-
-
-Owner: TypeAlias = "Callable[[str, WatchEvent], None]"
-"""Who is told what happens to keys of its own, and which keys an event selects."""
-
-
-class Listening:
-    """An agent of this process that is told of its keys.
-
-    Args:
-        prefix: What its keys start with, but for the record.
-        record: The key of its presence record.
-        tell: Called with one of these two, and an event of the keys it selects.
-        watch: A watch of the prefix.
-    """
-
-    def __init__(self, prefix: str, record: str, tell: Owner, watch: Watch) -> None:
-        self.prefix = prefix
-        self.record = record
-        self.tell = tell
-        self.watch = watch
 
 
 class Subscription:
@@ -115,7 +95,7 @@ class Observer:
         self._everything = f"{places(namespace)[0]}/"
         self._watches: dict[str, Watch] = {}
         self._users: dict[str, int] = {}  # of the watches beside those of records
-        self._listeners: dict[str, list[Listening]] = {}  # by the record; of one name there may be several for a while
+        self._listeners = Listeners()
         self._rung: deque[_Bell] = deque()  # of watches that may have something to take
         self._subscriptions: list[Subscription] = []
         self._thread: threading.Thread | None = None
@@ -206,14 +186,14 @@ class Observer:
             bell = _Bell(self._rung, self._wake)
             watch = self.store.watch(prefix, prefix=True, after=after, wake=bell)
             listening = Listening(prefix, record, tell, watch)
-            self._listeners.setdefault(record, []).append(listening)
+            self._listeners.add(listening)
             bell.begin(partial(self._take_for_owner, listening))
         return listening
 
     def stop_listening(self, listening: Listening) -> None:
         """Undo one :meth:`listen`. Idempotent."""
         with self._lock:
-            self._drop_listening(listening)
+            self._listeners.drop(listening)
         listening.watch.close()
 
     def tell(self, event: DirectoryEvent) -> None:
@@ -243,7 +223,7 @@ class Observer:
             if self._is_closed:
                 return
             self._is_closed = True
-            watches = [*self._watches.values(), *(each.watch for each in self._all_listening())]
+            watches = [*self._watches.values(), *self._listeners.watches()]
             subscriptions, self._subscriptions = self._subscriptions, []
             thread = self._thread
         self._wake.set()
@@ -319,7 +299,7 @@ class Observer:
             return False
         with self._lock:
             if self._watches.get(prefix) is watch:
-                self._tell_owners(prefix, event)
+                self._listeners.tell_of_records(prefix, event)
                 self._spread(self._roster.apply(prefix, event, self._clock.monotonic()))
                 self._sync()
         return True
@@ -330,8 +310,7 @@ class Observer:
         if event is None:
             return False
         with self._lock:
-            if listening in self._listeners.get(listening.record, ()):
-                _call(listening.tell, listening.prefix, event)
+            self._listeners.tell(listening, event)
         return True
 
     def _take(self, prefix: str, watch: Watch) -> WatchEvent | None:
@@ -344,64 +323,24 @@ class Observer:
             self._fail(prefix, watch, error)
         return None
 
-    def _tell_owners(self, source: str, event: WatchEvent) -> None:
-        """Tell agents of this process what happened to their records."""
-        if isinstance(event, Interrupted) or not self._listeners:
-            return
-        if isinstance(event, Snapshot):
-            entries = {entry.key: entry for entry in event.entries}
-            for record in list(self._listeners):
-                if record.startswith(source):
-                    own = (entries[record],) if record in entries else ()
-                    self._tell_owner(record, Snapshot(own, event.revision))
-            return
-        for entry in event.put:
-            self._tell_owner(entry.key, Changed((entry,), (), event.revision))
-        for key in event.deleted:
-            self._tell_owner(key, Changed((), (key,), event.revision))
-
-    def _tell_owner(self, record: str, event: WatchEvent) -> None:
-        for listening in self._listeners.get(record, ())[:]:
-            _call(listening.tell, record, event)
-
-    def _all_listening(self) -> list[Listening]:
-        return [listening for listeners in self._listeners.values() for listening in listeners]
-
-    def _drop_listening(self, listening: Listening) -> None:
-        listeners = self._listeners.get(listening.record, [])
-        if listening in listeners:
-            listeners.remove(listening)
-            if not listeners:
-                del self._listeners[listening.record]
-
     def _spread(self, events: list[DirectoryEvent]) -> None:
         for event in events:
             for subscription in self._subscriptions[:]:
-                _call(subscription.tell, event)
+                call_safely(subscription.tell, event)
 
     def _sync(self) -> None:
         for subscription in self._subscriptions[:]:
             if not subscription.is_synced and self._roster.has_heard(subscription.sources):
                 subscription.is_synced = True
-                _call(subscription.tell, SYNCED)
+                call_safely(subscription.tell, SYNCED)
 
     def _fail(self, prefix: str, watch: Watch, error: TrunklineError) -> None:
         """The store refuses to be watched: whoever relies on it is told."""
         _log.error("can't watch %s in %s: %s", prefix, self.store.url, error)
         with self._lock:
-            for listening in self._all_listening():
-                if listening.watch is watch:
-                    self._drop_listening(listening)
+            self._listeners.drop_watch(watch)
             if self._watches.get(prefix) is watch and self._close_watch(prefix):
                 for subscription in self._subscriptions[:]:
                     if prefix in subscription.sources:
-                        _call(subscription.fail, error)
+                        call_safely(subscription.fail, error)
         watch.close()
-
-
-def _call(tell: Callable[..., None], *arguments: object) -> None:
-    """Call somebody who must not keep the others from being told, whatever goes wrong there."""
-    try:
-        tell(*arguments)
-    except Exception:
-        _log.exception("%r could not be told of %r", tell, arguments)

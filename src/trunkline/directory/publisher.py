@@ -1,49 +1,43 @@
-"""A publisher: an agent's name and publications, kept in the directory through lost leases and outages."""
+"""A publisher: what an agent publishes under its name, one publication after the other."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from trunkline.backoff import Backoff
 from trunkline.clock import Clock, Deadline
-from trunkline.directory.event import NameConflict
-from trunkline.directory.session import Content, Session
+from trunkline.directory.holder import Holder
+from trunkline.directory.session import Content
 from trunkline.directory.sharing import close_observer
 from trunkline.errors import (
-    AgentNameInUseError,
     ClosedError,
     ConfigurationError,
     DeadlineError,
     ForkedError,
-    SessionLostError,
     StoreAuthError,
-    SupersededError,
     TrunklineError,
 )
 from trunkline.metadata.key import DEFAULT_LABEL, MetadataKey
 from trunkline.metadata.presence import MAX_LABELS, Presence, State, encode_presence
-from trunkline.store.contract import Interrupted, Snapshot, WatchEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
-    from trunkline.directory.observer import Listening, Observer
+    from trunkline.directory.observer import Observer
     from trunkline.store.contract import Store
 
 _log = logging.getLogger(__name__)
 
 MIN_TTL = 2.0
 """Seconds; etcd grants no less."""
-
-ABANDON_TIMEOUT = 1.0
-"""Seconds that giving back the lease of a failed claim may take, beyond the caller's time-out."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that giving up a lease may take; after that it runs out by itself."""
@@ -94,31 +88,17 @@ class Publisher:
     ) -> None:
         if not MIN_TTL <= ttl <= 86_400:
             raise ConfigurationError(f"ttl={ttl}: a session's TTL lies between 2 seconds and a day", ttl=ttl)
-        self._store = store
         self._key = key
         self._presence = msgspec.structs.replace(presence, ttl=ttl)
         encode_presence(self._presence)
         self._content = Content()
-        self._ttl = ttl
         self._clock = clock
         self._observer = observer
         self._turn = threading.Lock()  # held by whoever publishes, withdraws or mends
         self._backoff = Backoff()
         self._pid = os.getpid()
-        self._session: Session | None = None
-        self._leases: set[int] = set()
-        self._sessions = 0
-        self._missed: set[str] = set()  # keys that somebody seems to have deleted
-        self._granted_ttl = ttl
-        self._overwritten: set[str] = set()  # keys that somebody else wrote to; the next publication writes them again
-        self._lost: str | None = None
-        self._obstacle: str | None = None  # why the latest attempt to come back failed
-        self._is_superseded = False
-        self._is_closed = False
-        self._strangers: dict[str, int] = {}  # keys that were told of, with the revision of that
-        self._listening: Listening | None = None
-        session = self._open_session(Deadline(timeout, clock), takeover=takeover, is_patient=True)
-        self._listening = observer.listen(key.agent_prefix, key.presence, self._take_own_event, after=session.revision)
+        self._holder = Holder(store, key, ttl, clock, observer, mend=partial(observer.upkeep.request, self))
+        self._holder.claim(self._presence, self._content, Deadline(timeout, clock), takeover=takeover)
 
     @property
     def name(self) -> str:
@@ -131,7 +111,7 @@ class Publisher:
     @property
     def ttl(self) -> float:
         """Seconds, as the store granted it."""
-        return self._granted_ttl
+        return self._holder.granted_ttl
 
     @property
     def attributes(self) -> Mapping[str, str]:
@@ -151,18 +131,18 @@ class Publisher:
     @property
     def lost(self) -> str | None:
         """Why others can't find the agent at present, or None. It ends by itself, unless the name was taken over."""
-        lost, obstacle = self._lost, self._obstacle
+        lost, obstacle = self._holder.lost, self._holder.obstacle
         return lost if lost is None or obstacle is None else f"{lost}; not back yet: {obstacle}"
 
     @property
     def is_superseded(self) -> bool:
         """Whether another incarnation has taken the name, for good."""
-        return self._is_superseded
+        return self._holder.is_superseded
 
     @property
     def sessions(self) -> int:
         """How many leases it has had, one after the other."""
-        return self._sessions
+        return self._holder.sessions
 
     def publish(
         self,
@@ -255,17 +235,15 @@ class Publisher:
 
         It takes at most ``timeout`` seconds; if the store does not answer, the keys go with the TTL.
         """
-        if self._is_closed or os.getpid() != self._pid:
+        if self._holder.is_closed or os.getpid() != self._pid:
             return
-        self._is_closed = True
         deadline = Deadline(timeout, self._clock)
-        self._stop_listening()
+        self._holder.stop()
         self._observer.upkeep.forget(self)
         left = deadline.remaining()
         has_turn = self._turn.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX))
         try:
-            if self._session is not None:
-                self._session.close(deadline.remaining())
+            self._holder.close(deadline)
         finally:
             if has_turn:
                 self._turn.release()
@@ -275,21 +253,23 @@ class Publisher:
         """Put in order what is not (for the upkeep)."""
         if not self._turn.acquire(blocking=False):  # whoever publishes puts it in order as well
             return self._backoff.next_delay()
+        holder = self._holder
         try:
-            if self._is_closed or self._is_superseded:
+            if holder.is_closed or holder.is_superseded:
                 return None
-            self._put_in_order(Deadline(MEND_TIMEOUT + self._content.size / MEND_RATE, self._clock))
+            deadline = Deadline(MEND_TIMEOUT + self._content.size / MEND_RATE, self._clock)
+            holder.hold(self._presence, self._content, deadline)
         except TrunklineError as error:
-            if self._is_superseded or isinstance(error, (ClosedError, ForkedError)):
+            if holder.is_superseded or isinstance(error, (ClosedError, ForkedError)):
                 return None
-            is_denied = isinstance(error, StoreAuthError) and self._obstacle is None
+            is_denied = isinstance(error, StoreAuthError) and holder.obstacle is None
             _log.log(
                 logging.WARNING if is_denied else logging.INFO,
                 "agent %r is not back in the directory yet: %s",
                 self.name,
                 error,
             )
-            self._obstacle = str(error)
+            holder.obstacle = str(error)
             return self._backoff.next_delay()
         finally:
             self._turn.release()
@@ -305,7 +285,7 @@ class Publisher:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else f"lost: {self.lost}" if self.lost else "open"
+        state = "closed" if self._holder.is_closed else f"lost: {self.lost}" if self.lost else "open"
         return f"<Publisher {self.name!r} {self.incarnation[:8]} {state}>"
 
     @contextmanager
@@ -321,10 +301,10 @@ class Publisher:
                 elapsed=deadline.elapsed,
             )
         try:
-            if self._is_closed:
+            if self._holder.is_closed:
                 raise ClosedError(f"the publisher of agent {self.name!r} was closed", agent=self.name)
-            if self._is_superseded:
-                raise self._superseded()
+            if self._holder.is_superseded:
+                raise self._holder.superseded()
             yield
         finally:
             self._turn.release()
@@ -334,125 +314,10 @@ class Publisher:
         before = self._presence, self._content
         self._presence, self._content = presence, content
         try:
-            return self._put_in_order(deadline, again=tuple(self._overwritten))
+            return self._holder.hold(presence, content, deadline, write_again=True)
         except TrunklineError as error:
             if error.retryable:
                 self._observer.upkeep.request(self, self._backoff.next_delay())
-            elif not self._is_superseded:
+            elif not self._holder.is_superseded:
                 self._presence, self._content = before
             raise
-
-    def _put_in_order(self, deadline: Deadline, *, again: Collection[str] = ()) -> int:
-        """Make the store hold what is to be published, on a new lease if need be; return the revision."""
-        record_was_missed = False
-        while True:
-            session = self._session
-            if session is not None and not session.lease.is_lost:
-                try:
-                    if not self._missed.isdisjoint(session.keys):
-                        self._missed.clear()
-                        session.repair(self._content, deadline)
-                    revision = session.write(self._presence, self._content, deadline, again=again)
-                except SupersededError as error:
-                    self._give_up(str(error))
-                    raise
-                except SessionLostError as error:
-                    self._lost = self._lost or str(error)
-                    if not record_was_missed:  # perhaps only the record is gone, and the lease lives
-                        record_was_missed = True
-                        self._missed.add(self._key.presence)
-                        continue
-                else:
-                    self._lost = self._obstacle = None
-                    self._overwritten.difference_update(again)
-                    return revision
-            self._lost = self._lost or self._reason()
-            if session is not None:
-                session.lease.orphan()
-            try:
-                self._open_session(deadline, takeover=False, is_patient=False)
-            except AgentNameInUseError as error:
-                self._give_up(str(error))
-                raise self._superseded() from error
-            _log.info("agent %r is back in the directory, in session number %d", self.name, self._sessions)
-            self._lost = self._obstacle = None
-
-    def _open_session(self, deadline: Deadline, *, takeover: bool, is_patient: bool) -> Session:
-        """Claim the name on a new lease, and publish everything with it."""
-        lease = self._store.grant(self._ttl, on_lost=self._lease_lost, timeout=deadline.remaining())
-        self._leases.add(lease.id)
-        session = Session(self._store, self._key, lease, self._clock, after=self._session)
-        try:
-            session.claim(self._presence, self._content, deadline, takeover=takeover, is_patient=is_patient)
-        except BaseException:
-            with suppress(TrunklineError):  # why the claim failed is what counts; the lease also ends by itself
-                lease.close(ABANDON_TIMEOUT)
-            raise
-        self._missed.clear()
-        self._granted_ttl = lease.ttl
-        self._sessions += 1
-        self._session = session
-        return session
-
-    def _give_up(self, reason: str) -> None:
-        """Another incarnation has the name: stop for good, and say so."""
-        self._is_superseded = True
-        self._lost, self._obstacle = f"another agent took the name over: {reason}", None
-        _log.warning("agent %r lost its name: %s", self.name, reason)
-        if self._session is not None:
-            self._session.lease.orphan()
-        self._stop_listening()
-        self._observer.tell(NameConflict(self.name, self._key.presence, is_lost=True))
-
-    def _stop_listening(self) -> None:
-        if self._listening is not None:
-            self._observer.stop_listening(self._listening)
-
-    def _superseded(self) -> SupersededError:
-        return SupersededError(
-            f"another agent took the name {self.name!r} over ({self._key.presence} in {self._store.url}); open a new "
-            "agent under another name, or with takeover=True",
-            agent=self.name,
-            key=self._key.presence,
-        )
-
-    def _reason(self) -> str:
-        return f"the lease of {self._ttl:.0f} s ran out or was revoked"
-
-    def _lease_lost(self) -> None:
-        """Called by the store's thread."""
-        if self._is_closed or self._is_superseded:
-            return
-        self._lost = self._lost or self._reason()
-        _log.warning("agent %r lost its session: %s", self.name, self._lost)
-        self._observer.excuse()
-        self._observer.upkeep.request(self)
-
-    def _take_own_event(self, selection: str, event: WatchEvent) -> None:
-        """Look at what happened to keys of this agent's; called by the observer's thread.
-
-        Args:
-            selection: Which of them: the key of the record, or what the others start with.
-            event: What happened to these.
-        """
-        session = self._session
-        if isinstance(event, Interrupted) or session is None:
-            return
-        if isinstance(event, Snapshot):
-            present = {entry.key for entry in event.entries}
-            gone = {key for key in session.keys if key.startswith(selection) and key not in present}
-            entries = event.entries
-        else:
-            gone, entries = set(event.deleted), event.put
-        strangers = [entry for entry in entries if entry.lease not in self._leases]
-        for entry in strangers:
-            if entry.key == self._key.presence:  # another incarnation: looking closer will show it
-                gone.add(entry.key)
-            elif entry.mod_revision != self._strangers.get(entry.key):
-                self._strangers[entry.key] = entry.mod_revision
-                self._overwritten.add(entry.key)
-                _log.warning("agent %r: another program writes under its name: %s", self.name, entry.key)
-                self._observer.tell(NameConflict(self.name, entry.key, is_lost=False))
-        if gone:
-            self._missed |= gone
-            self._observer.upkeep.request(self)

@@ -1,9 +1,8 @@
 """Who is there: from what the store says of keys to what a watch tells of agents. No I/O, no clock, no threads.
 
-Theory of operation. ``_keys`` holds what the store is known to hold; a snapshot replaces the part of it that its source
-selects. From the keys of a name follows how its agent is *now* (:meth:`_current`); ``_shown`` is how it was last told.
-Every change of keys ends in comparing the two, and what differs becomes events, so that no order of store events and
-no gap between them can leave the tale wrong.
+Theory of operation. The mirror holds what the store is known to hold, from which follows how an agent is *now*;
+``_shown`` is how it was last told. Every change of keys ends in comparing the two, and what differs becomes events, so
+that no order of store events and no gap between them can leave the tale wrong.
 
 An agent whose record is gone without a last word is *missing*. A second later it is settled what that means: if most
 agents went missing together, or the store was away, each becomes a *suspect* and has one TTL to come back; else it has
@@ -12,7 +11,6 @@ left. Nobody leaves by expiry while the store is away.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,16 +26,12 @@ from trunkline.directory.event import (
     StoreLost,
     Synced,
 )
+from trunkline.directory.mirror import Mirror
 from trunkline.directory.view import AgentListing, DirectoryView
-from trunkline.errors import MetadataDecodeError
-from trunkline.metadata.key import agent_of, is_agent_name, places, presence_prefix
-from trunkline.metadata.presence import Presence, decode_presence
-from trunkline.store.contract import NO_LEASE, Entry, Interrupted, Snapshot, WatchEvent
+from trunkline.store.contract import Interrupted, Snapshot, WatchEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-_log = logging.getLogger(__name__)
 
 SETTLE = 1.0
 """Seconds from an agent's record vanishing without a last word until it counts: a successor may claim the name, and
@@ -46,21 +40,6 @@ many may vanish together."""
 MASS = 3
 """How many agents have to go missing together before that is taken for the store's fault. (With two agents, one that
 dies is half of them.)"""
-
-TOMBSTONES = 4096
-"""How many deleted keys are remembered, against late news of them from a slower watch."""
-
-_MARKER = ""
-_PRESENCE = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """A key taken apart: ``part`` is the label, or the marker's empty one, or None for the presence record."""
-
-    place: str
-    agent: str
-    part: str | None
 
 
 @dataclass(slots=True)
@@ -90,14 +69,10 @@ class Roster:
     """
 
     def __init__(self, namespace: str, *, ttl: float = 30.0) -> None:
-        self._places = places(namespace)
+        self._mirror = Mirror(namespace)
         self._ttl = ttl
-        self._keys: dict[str, tuple[_Key, Entry, Presence | None]] = {}
-        self._agents: dict[str, dict[str, None]] = {}  # the known keys of each agent
-        self._tombstones: dict[str, int] = {}
         self._shown: dict[str, _Shown] = {}
         self._absent: dict[str, _Shown] = {}  # those of them whose record is gone
-        self._revisions: dict[str, int] = {}  # of the latest event of each source
         self._interrupted: set[str] = set()
         self._outage = ""
         self._lost_at = 0.0
@@ -114,16 +89,7 @@ class Roster:
         if isinstance(event, Interrupted):
             return self._lose_store(source, event.reason, now)
         events = self._find_store(source, now)
-        touched: dict[str, None] = {}
-        if isinstance(event, Snapshot):
-            self._take_snapshot(source, event, touched)
-        else:
-            for entry in event.put:
-                self._put(entry, touched)
-            for key in event.deleted:
-                self._delete(key, event.revision, touched)
-        self._revisions[source] = event.revision
-        for name in touched:
+        for name in self._mirror.apply(source, event):
             events.extend(self._compare(name, now))
         if isinstance(event, Snapshot) and not any(isinstance(each, PeerLeft) for each in events):
             events.extend(self._missing(source, event.revision))
@@ -137,12 +103,7 @@ class Roster:
             others: What the watches that go on select.
             now: The time.
         """
-        touched: dict[str, None] = {}
-        kept = tuple(other for other in others if other != source)
-        for key in [key for key in self._keys if key.startswith(source) and not key.startswith(kept)]:
-            if self._keys[key][0].part is not _PRESENCE:
-                self._remove(key, touched)
-        self._revisions.pop(source, None)
+        touched = self._mirror.forget(source, others)
         events = self._find_store(source, now)
         for name in touched:
             events.extend(self._compare(name, now))
@@ -181,7 +142,7 @@ class Roster:
 
     def has_heard(self, sources: Iterable[str]) -> bool:
         """Return whether each of these sources has said what is there."""
-        return all(source in self._revisions for source in sources)
+        return self._mirror.has_heard(sources)
 
     def events_so_far(self) -> list[PeerEvent]:
         """Return what would have been told to somebody who had watched from the beginning and saw only what is left."""
@@ -203,9 +164,7 @@ class Roster:
 
     def revision_of(self, name: str) -> int:
         """Return the revision up to which it is known what became of an agent's record; 0 if nothing is."""
-        keys = [f"{presence_prefix(place)}{name}" for place in self._places]
-        known = [self._keys[key][1].mod_revision for key in keys if key in self._keys]
-        return max([*known, *(self._tombstones.get(key, 0) for key in keys)])
+        return self._mirror.revision_of(name)
 
     def view(self, sources: Iterable[str], now: float) -> DirectoryView:
         """Return everybody, and how old that knowledge is."""
@@ -237,131 +196,26 @@ class Roster:
             shown.due_at = now + (shown.listing.ttl or self._ttl)
         return [StoreBack()]
 
-    def _take_snapshot(self, source: str, snapshot: Snapshot, touched: dict[str, None]) -> None:
-        is_other_history = snapshot.revision < self._revisions.get(source, 0)
-        if is_other_history:
-            self._tombstones.clear()
-        present = {entry.key for entry in snapshot.entries}
-        for key in [key for key in self._keys if key.startswith(source) and key not in present]:
-            if is_other_history or self._keys[key][1].mod_revision <= snapshot.revision:
-                self._delete(key, snapshot.revision, touched, is_certain=True)
-        for entry in snapshot.entries:
-            # What was known up to this revision counts no more: not even if it seems later, as it does after the
-            # cluster was replaced by one whose revisions are higher.
-            known = self._keys.get(entry.key)
-            if known is not None and (is_other_history or known[1].mod_revision <= snapshot.revision):
-                self._remove(entry.key, touched)
-            if self._tombstones.get(entry.key, 0) <= snapshot.revision:
-                self._tombstones.pop(entry.key, None)
-            self._put(entry, touched)
-
     def _missing(self, source: str, revision: int) -> list[DirectoryEvent]:
         """Return that an agent of NIXL's is not there, if that is what watches of its keys alone have said.
 
         Whoever follows one has found it: it was withdrawn before the watch began, and no change will tell.
         """
-        key = self._parse(source)
-        if key is None or key.agent in self._shown:
+        listing = self._mirror.absent(source, revision)
+        if listing is None or listing.name in self._shown:
             return []
-        if not self.has_heard(f"{place}/{key.agent}/" for place in self._places):
-            return []
-        listing = AgentListing(key.agent, "0", revision=revision, namespace=key.place, is_nixl=True)
         return [PeerLeft(listing, LeaveReason.WITHDRAWN)]
-
-    def _put(self, entry: Entry, touched: dict[str, None]) -> None:
-        parsed = self._parse(entry.key)
-        if parsed is None:
-            return
-        known = self._keys.get(entry.key)
-        latest = known[1].mod_revision if known else self._tombstones.get(entry.key, 0)
-        if entry.mod_revision <= latest:
-            return
-        presence = None
-        if parsed.part is _PRESENCE:
-            try:
-                presence = decode_presence(entry.value)
-            except MetadataDecodeError as error:
-                _log.warning("ignoring the record %s: %s", entry.key, error)
-                self._remove(entry.key, touched)
-                return
-        # Values other than records may be large, and are not looked at.
-        kept = entry if presence is not None else replace(entry, value=b"")
-        self._keys[entry.key] = (parsed, kept, presence)
-        self._agents.setdefault(parsed.agent, {})[entry.key] = None
-        touched[parsed.agent] = None
-
-    def _delete(self, key: str, revision: int, touched: dict[str, None], *, is_certain: bool = False) -> None:
-        known = self._keys.get(key)
-        if known is not None and (is_certain or known[1].mod_revision <= revision):
-            self._remove(key, touched)
-        self._tombstones[key] = max(revision, self._tombstones.pop(key, 0))
-        if len(self._tombstones) > TOMBSTONES:
-            del self._tombstones[next(iter(self._tombstones))]
-
-    def _remove(self, key: str, touched: dict[str, None]) -> None:
-        known = self._keys.pop(key, None)
-        if known is None:
-            return
-        agent = known[0].agent
-        keys = self._agents[agent]
-        del keys[key]
-        if not keys:
-            del self._agents[agent]
-        touched[agent] = None
-
-    def _parse(self, key: str) -> _Key | None:
-        for place in self._places:
-            prefix = presence_prefix(place)
-            if key.startswith(prefix):
-                name = key.removeprefix(prefix)
-                return _Key(place, name, _PRESENCE) if is_agent_name(name) else None
-            agent = agent_of(place, key)
-            if agent is not None:
-                return _Key(place, agent, key.removeprefix(f"{place}/{agent}/"))
-        return None
-
-    def _current(self, name: str) -> AgentListing | None:
-        """Return how an agent is now; None if there is nothing of it to fetch."""
-        keys = [self._keys[key] for key in self._agents.get(name, ())]
-        records = [(entry.mod_revision, key.place, presence) for key, entry, presence in keys if presence is not None]
-        published = [record for record in records if record[2].is_published]
-        if published:
-            revision, place, presence = max(published, key=lambda record: record[0])
-            return AgentListing.of_presence(name, place, presence, revision)
-        if records:
-            return None
-        # NIXL gives its keys no lease: what has one is left over from an agent of ours whose record is gone already.
-        # It puts the marker when it starts: labels that are older are left over from the one before.
-        markers = {key.place: entry.mod_revision for key, entry, _ in keys if key.part == _MARKER}
-        labels = {
-            key: entry
-            for key, entry, _ in keys
-            if key.part and entry.lease == NO_LEASE and entry.mod_revision >= markers.get(key.place, 0)
-        }
-        if not labels:
-            return None
-        place = max(labels, key=lambda key: labels[key].mod_revision).place
-        return AgentListing(
-            name=name,
-            incarnation=str(markers.get(place, 0)),
-            labels={key.part: entry.mod_revision for key, entry in labels.items() if key.part and key.place == place},
-            revision=max(entry.mod_revision for entry in labels.values()),
-            namespace=place,
-            is_nixl=True,
-        )
 
     def _compare(self, name: str, now: float) -> list[DirectoryEvent]:
         """Return the events that lead from how an agent was told to how it is."""
-        shown, current = self._shown.get(name), self._current(name)
+        shown, current = self._shown.get(name), self._mirror.current(name)
         if current is None:
             if shown is None:
                 return []
-            records = [
-                presence for _, _, presence in map(self._keys.__getitem__, self._agents.get(name, ())) if presence
-            ]
-            if records and all(presence.incarnation != shown.listing.incarnation for presence in records):
+            incarnations = self._mirror.incarnations(name)
+            if incarnations and shown.listing.incarnation not in incarnations:
                 return [self._leave(shown, LeaveReason.SUPERSEDED)]  # its successor has published nothing yet
-            if records or shown.listing.is_nixl:
+            if incarnations or shown.listing.is_nixl:
                 return [self._leave(shown, LeaveReason.WITHDRAWN)]
             if shown.due_at is None:
                 shown.due_at = now + SETTLE

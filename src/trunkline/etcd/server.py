@@ -9,23 +9,16 @@ import os
 import platform
 import random
 import shutil
-import signal
 import socket
-import subprocess
-import time
-import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from trunkline.errors import ConfigurationError, StoreUnavailableError
+from trunkline.errors import ConfigurationError
+from trunkline.etcd.process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
-
-_PROBE_INTERVAL = 0.05
-_STOP_TIMEOUT = 10.0
 
 
 def find_binary() -> Path:
@@ -75,7 +68,7 @@ def free_port() -> int:
             return port
 
 
-class EtcdServer:
+class EtcdServer(ServerProcess):
     """An etcd process on loopback, with its own data and log in one directory.
 
     Not for several threads at once. ``close`` ends the process, also a paused one, and keeps the directory.
@@ -88,6 +81,8 @@ class EtcdServer:
         is_secure: Whether clients must use TLS; the arguments then name the certificates.
     """
 
+    name = "etcd"
+
     def __init__(
         self,
         directory: Path,
@@ -97,117 +92,15 @@ class EtcdServer:
         arguments: Sequence[str] = (),
         is_secure: bool = False,
     ) -> None:
-        self.directory = directory
+        super().__init__(directory, port or free_port())
         self.binary = binary or find_binary()
-        self.port = port or free_port()
+        self.scheme = "https" if is_secure else "http"
         self._metrics_port = free_port()
         self._peer_port = free_port()
         self._arguments = tuple(arguments)
-        self._scheme = "https" if is_secure else "http"
-        self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def endpoint(self) -> str:
-        """The URL for clients."""
-        return f"{self._scheme}://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """Process id; 0 if none was started."""
-        return self._process.pid if self._process else 0
-
-    def start(self, timeout: float | None = 30.0) -> EtcdServer:
-        """Start the process and wait until it serves; with ``timeout`` 0 don't wait.
-
-        Raises:
-            ConfigurationError: The binary can't be run, or the directory not be written.
-            StoreUnavailableError: It ended, or does not serve after ``timeout`` seconds; quotes its log.
-        """
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with self._log_path.open("ab") as log:
-                self._process = subprocess.Popen(
-                    self._command(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=_environment(),
-                    start_new_session=True,  # a Ctrl-C at the terminal is for us, and we end it in order
-                )
-        except OSError as error:
-            raise ConfigurationError(f"etcd ({self.binary}) can't be started in {self.directory}: {error}") from error
-        if timeout != 0:
-            self.wait_ready(timeout)
-        return self
-
-    def wait_ready(self, timeout: float | None = 30.0) -> None:
-        """Wait until it serves, which needs a leader; raises as :meth:`start`, and then the process has ended."""
-        began = time.monotonic()
-        try:
-            while not self.is_healthy():
-                elapsed = time.monotonic() - began
-                status = self._process.poll() if self._process else None
-                if status is not None or (timeout is not None and elapsed >= timeout):
-                    what = f"ended with status {status}" if status is not None else "does not serve"
-                    raise StoreUnavailableError(
-                        f"{self.binary} at {self.endpoint} {what} after {elapsed:.1f} s; "
-                        f"its log ends: {self._log_tail()}",
-                        endpoint=self.endpoint,
-                        elapsed=elapsed,
-                    )
-                time.sleep(_PROBE_INTERVAL)
-        except BaseException:  # a Ctrl-C too: nobody else knows of the process
-            self.close()
-            raise
-
-    def wait(self) -> int:
-        """Wait until the process ends and return its status."""
-        assert self._process is not None
-        return self._process.wait()
-
-    def kill(self) -> None:
-        """End it as a crash would (SIGKILL)."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def pause(self) -> None:
-        """Stop it from running (SIGSTOP): its connections stay open and nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitpid(self.pid, os.WUNTRACED)  # until all its threads stand
-
-    def resume(self) -> None:
-        """Let a paused one run on."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        """End it in order (SIGTERM), by force after 10 s. Idempotent."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        self.resume()
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<EtcdServer {self.endpoint} pid={self.pid}>"
-
-    @property
-    def _log_path(self) -> Path:
-        return self.directory / "etcd.log"
-
-    def _command(self) -> list[str]:
+    def command(self) -> list[str]:
+        """Return etcd with its arguments."""
         peer = f"http://127.0.0.1:{self._peer_port}"
         settings = {
             "--name": "local",
@@ -224,23 +117,18 @@ class EtcdServer:
         }
         return [str(self.binary), *(f"{flag}={text}" for flag, text in settings.items()), *self._arguments]
 
+    def environment(self) -> dict[str, str]:
+        """Return our environment without etcd's own variables, which would clash with the arguments."""
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("ETCD_")}
+        if platform.machine() == "aarch64":
+            environment["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # 3.4 starts there only when told so
+        return environment
+
     def is_healthy(self) -> bool:
-        """Return whether it serves now."""
+        """Return whether it serves now, which needs a leader."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(f"http://127.0.0.1:{self._metrics_port}/health", timeout=2) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
-
-    def _log_tail(self) -> str:
-        lines = self._log_path.read_text("utf-8", "replace").splitlines()
-        return " | ".join(lines[-3:]) or "(empty)"
-
-
-def _environment() -> dict[str, str]:
-    """Return our environment without etcd's own variables, which would clash with the arguments."""
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("ETCD_")}
-    if platform.machine() == "aarch64":
-        environment["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # 3.4 starts there only when told so
-    return environment

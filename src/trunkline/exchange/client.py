@@ -58,7 +58,7 @@ class FrameClient:
             PeerUnreachableError: The connection broke, or the other side does not read.
         """
         try:
-            self._socket.settimeout(_positive(deadline))
+            self._socket.settimeout(seconds_left(deadline))
             self._socket.sendall(pack_frame(payload))
         except OSError as error:
             raise _unreachable(self.address, "sending", error, deadline) from error
@@ -73,7 +73,7 @@ class FrameClient:
         reader = FrameReader(max_bytes)
         try:
             while (payload := reader.take()) is None:
-                self._socket.settimeout(_positive(deadline))
+                self._socket.settimeout(seconds_left(deadline))
                 data = self._socket.recv(_CHUNK)
                 if not data:
                     raise ConnectionResetError("it hung up without an answer")
@@ -182,8 +182,12 @@ class FrameClients:
             return spare
 
 
-def _positive(deadline: Deadline) -> float | None:
-    """Seconds for a socket, for which 0 would mean not to wait at all."""
+def seconds_left(deadline: Deadline) -> float | None:
+    """Return the seconds left, for a socket, to which 0 would mean not to wait at all.
+
+    Raises:
+        TimeoutError: None are left.
+    """
     left = deadline.remaining()
     if left is not None and left <= 0:
         raise TimeoutError("timed out")

@@ -73,10 +73,8 @@ def buffer_of(source: Any, *, kind: MemoryKind | None = None) -> Buffer:
     if isinstance(source, Buffer):
         buffer = source
     elif isinstance(source, File):
-        shape, path = (source.size,), str(source.path)
-        buffer = Buffer(
-            MemoryKind.FILE, 0, source.size, source.fileno(), None, shape, source.readonly, path, owner=source
-        )
+        shape, path, owner = (source.size,), str(source.path), source.descriptor
+        buffer = Buffer(MemoryKind.FILE, 0, source.size, owner.number, None, shape, source.readonly, path, owner=owner)
     elif isinstance(source, StoredObject):
         shape = (source.size,)
         buffer = Buffer(MemoryKind.OBJECT, 0, source.size, source.number, None, shape, name=source.key, owner=source)

@@ -13,3 +13,6 @@ class MemoryKind(IntEnum):
     BLOCK = 2
     OBJECT = 3
     FILE = 4
+
+    # Enum's own is a Python function that hashes the name; kinds are looked up in every plan, some times.
+    __hash__ = int.__hash__

@@ -131,11 +131,15 @@ class Section:
 
     Any thread may call any method. Changes are made one at a time under a lock; look-ups take none and see
     the state before or after a change, never in between.
+
+    Attributes:
+        tables: The tables that have segments, as they are now. A change puts another mapping in its place; it is not
+            for others to change.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tables: dict[tuple[str, MemoryKind], SegmentTable] = {}
+        self.tables: Mapping[tuple[str, MemoryKind], SegmentTable] = {}
 
     def add(self, backend: str, kind: MemoryKind, segments: Rows, slots: Slots) -> None:
         """Add segments (checked rows, shape (N, 3)) that the backend registered under these slots."""
@@ -160,19 +164,14 @@ class Section:
 
     def lookup(self, backend: str, kind: MemoryKind) -> SegmentTable:
         """Return the segments of one backend and kind (an empty table if there are none)."""
-        return self._tables.get((backend, kind), EMPTY)
-
-    @property
-    def tables(self) -> Mapping[tuple[str, MemoryKind], SegmentTable]:
-        """The tables that have segments, as they are now; later changes don't show in it."""
-        return self._tables
+        return self.tables.get((backend, kind), EMPTY)
 
     def _replace(self, backend: str, kind: MemoryKind, table: SegmentTable) -> None:
-        tables = {**self._tables, (backend, kind): table}
-        self._tables = {key: kept for key, kept in tables.items() if len(kept)}
+        tables = {**self.tables, (backend, kind): table}
+        self.tables = {key: kept for key, kept in tables.items() if len(kept)}
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{backend} {kind.name}: {len(table)}" for (backend, kind), table in self._tables.items())
+        parts = ", ".join(f"{backend} {kind.name}: {len(table)}" for (backend, kind), table in self.tables.items())
         return f"<Section {parts or 'empty'}>"
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trunkline.nixl.adapter import NixlAdapter as NixlAdapter
-    from trunkline.nixl.adapter import adapt as adapt
     from trunkline.nixl.agent import nixl_agent as nixl_agent
     from trunkline.nixl.agent import nixl_backend_handle as nixl_backend_handle
     from trunkline.nixl.config import nixl_agent_config as nixl_agent_config
@@ -22,13 +21,14 @@ if TYPE_CHECKING:
     from trunkline.nixl.enumeration import DEFAULT_COMM_PORT as DEFAULT_COMM_PORT
     from trunkline.nixl.handle import nixl_prepped_dlist_handle as nixl_prepped_dlist_handle
     from trunkline.nixl.handle import nixl_xfer_handle as nixl_xfer_handle
+    from trunkline.nixl.opening import adapt as adapt
     from trunkline.nixl.remote_agents import NixlPeer as NixlPeer
 
 _HOMES = {
     "DEFAULT_COMM_PORT": "enumeration",
     "NixlAdapter": "adapter",
     "NixlPeer": "remote_agents",
-    "adapt": "adapter",
+    "adapt": "opening",
     "nixl_agent": "agent",
     "nixl_agent_config": "config",
     "nixl_backend_handle": "agent",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from trunkline.agent.lifetime import let_go, watch_over
-from trunkline.agent.membership import Membership
 from trunkline.agent.phone_book import DRAIN
-from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
-from trunkline.config import Settings
-from trunkline.errors import ClosedError, ConfigurationError, ForkedError, NoStoreError, UnknownPeerError
+from trunkline.clock import DEFAULT, Deadline, Timeout
+from trunkline.errors import ClosedError, ConfigurationError, ForkedError, UnknownPeerError
 from trunkline.metadata.codec import decode
-from trunkline.metadata.key import DEFAULT_LABEL, NIXL_NAMESPACE, MetadataKey
+from trunkline.metadata.key import DEFAULT_LABEL
 from trunkline.nixl.follower import Follower
 from trunkline.nixl.remote_agents import NixlPeer, RemoteAgents
 
@@ -22,69 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    from trunkline.agent.membership import Membership
+    from trunkline.clock import Clock
     from trunkline.directory.view import DirectoryView
     from trunkline.directory.watch import DirectoryWatch
     from trunkline.nixl.contract import NixlAgent
-    from trunkline.store.contract import Store
-
-_NEEDED = ("get_agent_metadata", "add_remote_agent", "remove_remote_agent")
-
-
-def adapt(
-    nixl_agent: NixlAgent,
-    *,
-    store: str | Store | None = None,
-    store_options: Mapping[str, Any] | None = None,
-    name: str | None = None,
-    namespace: str | None = None,
-    attributes: Mapping[str, str] | None = None,
-    ttl: float | None = None,
-    takeover: bool = False,
-    timeout: float | None = 30.0,
-    clock: Clock = SYSTEM_CLOCK,
-) -> NixlAdapter:
-    """Put a NIXL agent behind the phone book: claim its name, to publish it, find others and keep them up to date.
-
-    The agent stays the application's: it registers memory and transfers as before. Close the adapter, or use it as a
-    context manager. After a fork it can't be used in the child.
-
-    Args:
-        nixl_agent: NVIDIA's ``nixl_agent``.
-        store: Where agents find each other: a URL (``etcd://host:2379``), or an open Store, which stays the caller's.
-            Without it ``NIXL_ETCD_ENDPOINTS`` counts.
-        store_options: What a URL is opened with, as for ``Agent``: credentials.
-        name: The agent's name, where it has no attribute ``name``.
-        namespace: Key prefix that separates deployments; else ``NIXL_ETCD_NAMESPACE``, else ``/nixl/agents/``, as for
-            NIXL itself.
-        attributes: Free key/value pairs that others see and select by.
-        ttl: Seconds until the keys of a killed process vanish, at least 2; else ``TRUNKLINE_SESSION_TTL``, else 30.
-        takeover: Replace a live agent of the same name instead of failing.
-        timeout: Default for all waiting calls, in seconds; None waits for ever.
-        clock: For tests.
-
-    Raises:
-        ConfigurationError: It is no NIXL agent, or a name, URL or setting can't be used.
-        BackendUnavailableError: This process already uses Trunkline's UCX backend, beside which NIXL's UCX can't be.
-        NoStoreError: There is no store.
-        StoreError: The store did not answer in time, or refused.
-        AgentNameInUseError: A live agent has the name.
-    """
-    return NixlAdapter(
-        nixl_agent,
-        store=store,
-        store_options=store_options,
-        name=name,
-        namespace=namespace,
-        attributes=attributes,
-        ttl=ttl,
-        takeover=takeover,
-        timeout=timeout,
-        clock=clock,
-    )
 
 
 class NixlAdapter:
-    """A NIXL agent's place in the phone book. Made by :func:`adapt`; a context manager.
+    """A NIXL agent's place in the phone book. Made by ``adapt``; a context manager.
 
     Any thread may call any method, and the adapter calls NIXL from one thread at a time. It does so only within
     :meth:`publish`, :meth:`fetch` and :meth:`unload`, and while somebody takes events from a :meth:`watch`: that is
@@ -100,55 +43,24 @@ class NixlAdapter:
     def __init__(
         self,
         nixl_agent: NixlAgent,
+        membership: Membership,
         *,
-        store: str | Store | None,
-        store_options: Mapping[str, Any] | None,
-        name: str | None,
-        namespace: str | None,
-        attributes: Mapping[str, str] | None,
-        ttl: float | None,
-        takeover: bool,
+        name: str,
+        incarnation: str,
         timeout: float | None,
         clock: Clock,
     ) -> None:
         self._closed: bool = True  # until everything is open; __del__ looks at it
         self._is_forked = False
-        self.name = _name_of(nixl_agent, name)
-        settings = Settings.from_environment()
-        namespace = namespace or settings.namespace or NIXL_NAMESPACE
-        MetadataKey(namespace, self.name)  # refuses what can't be a key
-        _check_ucx()
-        store = store if store is not None else settings.store
-        if store is None:
-            raise NoStoreError(
-                f"agent {self.name!r} has no store: pass store= or set NIXL_ETCD_ENDPOINTS; to try: trunkline etcd",
-                agent=self.name,
-            )
-        self.incarnation = os.urandom(16).hex()
+        self.name = name
+        self.incarnation = incarnation
         self.timeout = timeout
         self._nixl_agent = nixl_agent
+        self._membership = membership
         self._clock = clock
         self._close_lock = threading.Lock()
-        self._remote_agents = RemoteAgents(self.name, nixl_agent)
-        self._membership = Membership(
-            self.name,
-            store,
-            namespace,
-            store_options=store_options or {},
-            incarnation=self.incarnation,
-            ttl=settings.session_ttl if ttl is None else ttl,
-            attributes=dict(attributes or {}),
-            backends=list(getattr(nixl_agent, "backends", ())),
-            takeover=takeover,
-            timeout=timeout,
-            clock=clock,
-        )
-        try:
-            self._follower = Follower(self.name, self._remote_agents, self._membership, clock)
-        except BaseException:
-            self._membership.close(0.0, Deadline(0.0))
-            self._membership.disconnect()
-            raise
+        self._remote_agents = RemoteAgents(name, nixl_agent)
+        self._follower = Follower(name, self._remote_agents, membership, clock)
         self._closed = False
         watch_over(self)
 
@@ -402,25 +314,3 @@ class NixlAdapter:
 
     def _after_fork(self) -> None:
         self._closed = self._is_forked = True
-
-
-def _name_of(nixl_agent: object, name: str | None) -> str:
-    missing = [method for method in _NEEDED if not callable(getattr(nixl_agent, method, None))]
-    if missing:
-        raise ConfigurationError(
-            f"{type(nixl_agent).__name__} is not a NIXL agent: it has no {', '.join(missing)}; pass NVIDIA's nixl_agent"
-        )
-    own = getattr(nixl_agent, "name", None)
-    if name is None and not isinstance(own, str):
-        raise ConfigurationError("the NIXL agent has no attribute 'name': pass name=, as it was given to NIXL")
-    if name is not None and isinstance(own, str) and name != own:
-        raise ConfigurationError(
-            f"name={name!r}: the NIXL agent is called {own!r}, and its metadata says so to peers", name=name
-        )
-    return str(own if name is None else name)
-
-
-def _check_ucx() -> None:
-    from trunkline.backend.plugins.ucx.library import check_alone
-
-    check_alone()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import struct
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
@@ -12,9 +11,7 @@ import numpy as np
 from trunkline.errors import MetadataDecodeError
 from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
-from trunkline.metadata.codec import MAX_BYTES, pack_segments, read_segments
-from trunkline.metadata.container import MAGIC, ContainerReader, pack_field, pack_number
-from trunkline.metadata.model import RemoteKeys
+from trunkline.nixl.descriptor_codec import decode_rows, encode_plain, encode_tagged
 from trunkline.nixl.enumeration import nixl_mem_t
 from trunkline.nixl.exception import nixlNotFoundError
 
@@ -26,9 +23,7 @@ if TYPE_CHECKING:
 
     Row: TypeAlias = tuple[Any, ...]
 
-_I32 = struct.Struct("<i")
 _LARGEST = 2**64 - 1
-_PLAIN, _TAGGED = b"nixlBDList", b"nixlSDList"
 
 
 class DList:
@@ -194,16 +189,6 @@ class _Bytes(DList):
     def __reduce__(self) -> tuple[Any, tuple[bytes]]:
         return type(self).from_bytes, (self.to_bytes(),)
 
-    def _head(self, form: bytes) -> bytes:
-        return b"".join(
-            [
-                MAGIC,
-                pack_field(b"nixlDList", form),
-                pack_field(b"t", _I32.pack(self._kind)),
-                pack_number(b"n", self.descCount()),
-            ]
-        )
-
 
 class nixlXferDList(_Bytes):
     """Ranges for a transfer: (address, length, device)."""
@@ -211,8 +196,7 @@ class nixlXferDList(_Bytes):
     __slots__ = ()
 
     def to_bytes(self) -> bytes:
-        rows = np.ascontiguousarray(self.rows, "<u8").tobytes()
-        return self._head(_PLAIN) + (pack_field(b"", rows) if rows else b"")
+        return encode_plain(self._kind, self.rows)
 
 
 class nixlRegDList(_Bytes):
@@ -251,7 +235,7 @@ class nixlRegDList(_Bytes):
         self._meta = None
 
     def to_bytes(self) -> bytes:
-        return self._head(_TAGGED) + (pack_segments(self.rows, RemoteKeys.of(self.meta)) if len(self.rows) else b"")
+        return encode_tagged(self._kind, self.rows, self.meta)
 
     def __getitem__(self, index: SupportsIndex) -> Row:
         return (*super().__getitem__(index), self.meta[index])
@@ -339,32 +323,12 @@ def decode_list(data: bytes) -> nixlXferDList | nixlRegDList:
     Raises:
         MetadataDecodeError: It is not one whole list.
     """
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise TypeError(f"serialised descriptors are bytes, not a {_name(data)}")
-    reader = ContainerReader(bytes(data[: MAX_BYTES + 1]), "serialised descriptors")
-    if len(reader.data) > MAX_BYTES:
-        raise reader.fault("size", 0, f"at most {MAX_BYTES} bytes are read")
-    start = reader.offset
-    form = reader.read(b"nixlDList", max_size=len(_PLAIN))
-    if form not in (_PLAIN, _TAGGED):
-        raise reader.fault("nixlDList", start, f"unknown form {form!r}")
-    start = reader.offset
-    (number,) = _I32.unpack(reader.read(b"t", min_size=4, max_size=4))
-    if number not in list(MemoryKind):
-        raise reader.fault("t", start, f"unknown kind of memory {number}")
-    kind = nixl_mem_t(number)
-    count = reader.read_number(b"n", max_value=len(reader.data) // 24)
-    if form == _PLAIN:
-        rows = reader.read(b"", min_size=24 * count, max_size=24 * count) if count else b""
-        reader.finish()
-        return nixlXferDList(kind, np.frombuffer(rows, "<u8").astype(np.uint64, copy=False).reshape(-1, 3))
-    found = nixlRegDList(kind)
-    if count:
-        segments, meta = read_segments(reader, count)
-        found = nixlRegDList(kind, np.ascontiguousarray(segments))
-        if meta.size.any():
-            found.meta[:] = meta
-    reader.finish()
+    kind, rows, meta = decode_rows(data)
+    if meta is None:
+        return nixlXferDList(nixl_mem_t(int(kind)), rows)
+    found = nixlRegDList(nixl_mem_t(int(kind)), rows)
+    if meta.size.any():
+        found.meta[:] = meta
     return found
 
 

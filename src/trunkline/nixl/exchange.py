@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from trunkline.agent.agent import Agent
     from trunkline.nixl.fetching import Fetching
+    from trunkline.nixl.tcp_store import TcpStore
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,20 @@ a part of."""
 
 
 class Exchange(Transfers):
-    """What ``nixlAgent`` inherits. Any thread may call any method."""
+    """What ``nixlAgent`` inherits. Any thread may call any method.
+
+    Args:
+        name: The agent's name.
+        captures_telemetry: Whether telemetry can be asked for.
+        tcp_store: The TCPStore that metadata go through instead of Trunkline's store, if any.
+    """
 
     _fetching: Fetching | None = None
 
-    def __init__(self, name: str, *, captures_telemetry: bool) -> None:
+    def __init__(self, name: str, *, captures_telemetry: bool, tcp_store: TcpStore | None) -> None:
         super().__init__(name, captures_telemetry=captures_telemetry)
         self._clients = FrameClients()
+        self._tcp_store = tcp_store
 
     @property
     def trunkline(self) -> Agent:
@@ -124,6 +132,8 @@ class Exchange(Transfers):
         """
         if ip_addr:
             self._clients.send(_address(ip_addr, port), NixlMessage(LOAD, self.getLocalMD()).encode())
+        elif self._tcp_store is not None:
+            self._tcp_store.publish(self._name, DEFAULT_LABEL, self.getLocalMD())
         else:
             self.trunkline.publish()
 
@@ -152,8 +162,15 @@ class Exchange(Transfers):
             return
         if not label:
             raise nixlInvalidParamError("a part of the metadata is published under a label: give one")
+        label = text_of(label)
+        if self._tcp_store is not None:
+            if label == DEFAULT_LABEL:
+                raise nixlInvalidParamError(f"the label {label!r} is the full set: give another one for a part")
+            part = self.getLocalPartialMD(descs, inc_conn_info, backends)
+            self._tcp_store.publish(self._name, label, part)
+            return
         parts, connection_info = _part(descs, inc_conn_info)
-        self.trunkline.publish(label=text_of(label), segments=parts, connection_info=connection_info)
+        self.trunkline.publish(label=label, segments=parts, connection_info=connection_info)
 
     @translated
     def fetchRemoteMD(
@@ -162,8 +179,9 @@ class Exchange(Transfers):
         """Start to fetch an agent from the store, or from where it listens, and return at once; ``checkRemoteMD`` tells
         how it ended.
 
-        In the background it waits until the agent publishes, as long as ``etcdWatchTimeout`` says. A listener is asked
-        once, for all the agent has; if it is another agent's, nothing is loaded.
+        In the background it waits until the agent publishes, as long as ``etcdWatchTimeout`` says, or for a TCPStore
+        ``NIXL_TCPSTORE_TIMEOUT_MS``. A listener is asked once, for all the agent has; if it is another agent's, nothing
+        is loaded.
 
         Raises:
             nixlInvalidParamError: There is no store; or the port is none.
@@ -174,7 +192,7 @@ class Exchange(Transfers):
             if self._fetching is not None:
                 self._fetching.start(text_of(remote_agent), address)
             return
-        if agent.health().store_age is None:
+        if self._tcp_store is None and agent.health().store_age is None:
             raise NoStoreError(f"agent {self._name!r} has no store to fetch from: set NIXL_ETCD_ENDPOINTS")
         name = text_of(remote_agent)
         if name != self._name and self._fetching is not None:
@@ -182,7 +200,8 @@ class Exchange(Transfers):
 
     @translated
     def invalidateLocalMD(self, ip_addr: str = "", port: int = 0) -> None:
-        """Withdraw the agent from the store: peers forget it; or have who listens at an address forget it.
+        """Withdraw the agent from the store: peers forget it, but with a TCPStore, which tells nobody; or have who
+        listens at an address forget it.
 
         If nobody can be reached there, a warning is logged: programs say so at their end, when peers may be gone.
 
@@ -197,6 +216,9 @@ class Exchange(Transfers):
                 log.warning(
                     "agent %r: who listened at %s:%s was not told to forget it: %s", self._name, ip_addr, port, error
                 )
+        elif self._tcp_store is not None:
+            self.trunkline.engine.check_open()
+            self._tcp_store.withdraw()
         else:
             self.trunkline.withdraw()
 
@@ -233,12 +255,28 @@ def load_from(agent: Agent, clients: FrameClients, address: Address, name: str) 
     message = decode_message(clients.ask(address, NixlMessage(SEND).encode(), MAX_BYTES))
     if message.verb != LOAD:
         raise MetadataDecodeError(f"{address} answers with {message.verb!r} instead of metadata", field="verb")
-    found = decode(message.body).agent
+    load_as(agent, name, message.body, f"who listens at {address}")
+
+
+def load_as(agent: Agent, name: str, metadata: bytes, origin: str) -> None:
+    """Load an agent, or add to what is loaded of it, if it is the one of that name.
+
+    Args:
+        agent: Who loads it.
+        name: Its name.
+        metadata: Its metadata.
+        origin: Where they come from, in words.
+
+    Raises:
+        MetadataDecodeError: The bytes are no metadata.
+        MetadataMismatchError: They are those of another agent; nothing is loaded.
+    """
+    found = decode(metadata).agent
     if found != name:
         raise MetadataMismatchError(
-            f"{address} is where agent {found!r} listens, not {name!r}; nothing was loaded", agent=name
+            f"the metadata of {origin} are those of agent {found!r}, not of {name!r}; nothing was loaded", agent=name
         )
-    agent.load_peer(message.body, label=ADDED, extend=True)
+    agent.load_peer(metadata, label=ADDED, extend=True)
 
 
 def _address(host: str, port: int) -> Address:

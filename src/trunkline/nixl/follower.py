@@ -6,6 +6,7 @@ thread notes which peers something happened to, and whoever takes the next event
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from functools import partial
@@ -20,7 +21,7 @@ from trunkline.metadata.key import DEFAULT_LABEL
 from trunkline.nixl.watch import NixlWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from trunkline.agent.membership import Membership
     from trunkline.directory.publication import Publication
@@ -34,14 +35,21 @@ RELOAD_TIMEOUT = 2.0
 
 
 class _Wanted:
-    """A peer that the application has fetched, and keeps. For the upkeep it is a reminder to try again.
+    """A peer that the application has fetched, or is fetching. For the upkeep it is a reminder to try again.
 
     Args:
         again: Called when it is time to try again.
+
+    Attributes:
+        labels: The parts of its metadata that are kept.
+        fetches: How many calls are just fetching it.
+        departure: How it left since the first of these began; None if it came again.
     """
 
     def __init__(self, again: partial[None]) -> None:
         self.labels: dict[str, None] = {}
+        self.fetches = 0
+        self.departure: PeerLeft | None = None
         self.backoff = Backoff()
         self._again = again
 
@@ -80,8 +88,10 @@ class Follower:
 
     def fetch(self, names: Sequence[str], label: str, deadline: Deadline) -> list[NixlPeer]:
         """Find agents, load them, and keep them up to date from then on. Raises as NixlAdapter.fetch_many."""
-        found = self._membership.fetch(names, label, (), deadline)
-        peers = {publication.name: self._take_in(publication) for publication in found}
+        with contextlib.ExitStack() as fetching:
+            wanted = {name: fetching.enter_context(self._fetching(name)) for name in dict.fromkeys(names)}
+            found = self._membership.fetch(names, label, (), deadline)
+            peers = {publication.name: self._take_in(publication, wanted[publication.name]) for publication in found}
         return [peers[name] for name in names]
 
     def forget(self, name: str) -> None:
@@ -120,14 +130,30 @@ class Follower:
         if self._turn.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX)):
             self._turn.release()
 
-    def _take_in(self, publication: Publication) -> NixlPeer:
+    @contextlib.contextmanager
+    def _fetching(self, name: str) -> Iterator[_Wanted]:
+        """Note how a peer leaves from before it is read: whoever reads a watch may find nothing loaded to remove."""
+        with self._lock:
+            wanted = self._wanted.setdefault(name, _Wanted(partial(self._touch, name)))
+            wanted.fetches += 1
+            if wanted.fetches == 1:
+                wanted.departure = None
+        try:
+            yield wanted
+        finally:
+            with self._lock:
+                wanted.fetches -= 1
+                if not wanted.labels and not wanted.fetches and self._wanted.get(name) is wanted:
+                    del self._wanted[name]
+
+    def _take_in(self, publication: Publication, wanted: _Wanted) -> NixlPeer:
         """Load what was fetched, and follow it from then on; if it can't be loaded things stay as they were."""
         name, label = publication.name, publication.label
         with self._lock:
             if self._is_closed:
                 raise ClosedError(f"the adapter of agent {self._name!r} was closed", agent=self._name)
             # Before it is loaded: what happens to it meanwhile is to be looked at.
-            wanted = self._wanted.setdefault(name, _Wanted(partial(self._touch, name)))
+            wanted = self._wanted.setdefault(name, wanted)  # it may have been forgotten meanwhile
             is_new = label not in wanted.labels
             wanted.labels[label] = None
         if publication.presence is None:
@@ -141,7 +167,7 @@ class Follower:
             if not wanted.labels:
                 self.forget(name)
             raise
-        self._touch(name)  # it may have been told of before it was wanted
+        self._touch(name, wanted.departure)  # what was told of before it was loaded
         return peer
 
     def _open_watch(
@@ -177,8 +203,11 @@ class Follower:
         if isinstance(event, NameConflict) and event.name != self._name:
             return
         with self._lock:
-            if isinstance(event, (PeerJoined, PeerUpdated, PeerSuspect, PeerLeft)) and event.name in self._wanted:
-                self._touch(event.name, event if isinstance(event, PeerLeft) else None)
+            if isinstance(event, (PeerJoined, PeerUpdated, PeerSuspect, PeerLeft)):
+                wanted = self._wanted.get(event.name)
+                if wanted is not None:
+                    wanted.departure = event if isinstance(event, PeerLeft) else None
+                    self._touch(event.name, wanted.departure)
             self.announcer.tell(event)
 
     def _touch(self, name: str, departure: PeerLeft | None = None) -> None:
@@ -221,11 +250,12 @@ class Follower:
         """Make what is loaded of a peer what is listed of it."""
         remote, (listing, _) = self._remote_agents, self._membership.observer.latest(name)
         if listing is None:
-            if departure is not None and remote.is_loaded(departure.agent):  # else it is not heard of yet
+            # Else it is not heard of yet, or another thread is just loading it, which notes how it left.
+            if departure is not None and remote.is_loaded(departure.agent):
                 remote.remove(name)
             return
         if not remote.is_loaded(listing):
-            remote.remove(name)
+            remote.remove_other(listing)
             if listing.is_suspect:  # there is nothing to load: it joins again, or leaves
                 return
         for label in sorted(wanted.labels, key=lambda label: label != DEFAULT_LABEL):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trunkline.agent.agent import Agent
 from trunkline.agent.opening import open_companion
 from trunkline.backend.contract import QueryableBackend
-from trunkline.backend.registry import NIXL_NAMES, backend_names, backend_options, create_backend
+from trunkline.backend.registry import backend_names, backend_options, create_backend
 from trunkline.config import Settings
 from trunkline.errors import (
     BackendUnavailableError,
@@ -32,9 +33,10 @@ from trunkline.nixl.exception import (
     nixlNotSupportedError,
     translated,
 )
-from trunkline.nixl.exchange import Exchange, load_from
+from trunkline.nixl.exchange import Exchange, load_as, load_from
 from trunkline.nixl.fetching import Fetching
 from trunkline.nixl.listener import Listener
+from trunkline.nixl.tcp_store import TcpStore
 from trunkline.nixl.telemetry import is_captured
 from trunkline.nixl.transfers import payload_of, text_of
 
@@ -70,7 +72,8 @@ class nixlAgent(Exchange):
 
     Raises:
         ValueError: The name is empty.
-        nixlInvalidParamError: No key in a store can have the name; or it can't listen where it should.
+        nixlInvalidParamError: No key in a store can have the name; or it can't listen where it should; or the variables
+            for a TCPStore can't be used.
     """
 
     @translated
@@ -85,11 +88,14 @@ class nixlAgent(Exchange):
                 f"an agent can't be called {name[:80]!r}: no leading dot, no slash, no control character, at most "
                 "255 bytes"
             )
-        super().__init__(name, captures_telemetry=is_captured(config.captureTelemetry))
+        super().__init__(
+            name, captures_telemetry=is_captured(config.captureTelemetry), tcp_store=TcpStore.from_environment()
+        )
         self._config = config
         self._backends: dict[int, str] = {}
         self._params: dict[int, dict[str, str]] = {}
         self._backend_numbers = itertools.count(1)
+        self._opening = threading.Lock()  # one backend at a time; the first one makes Trunkline's agent
         self._listener: Listener | None = None
         if config.useListenThread:
             address = Address(Settings.from_environment().listen_host, config.listenPort)
@@ -100,8 +106,7 @@ class nixlAgent(Exchange):
 
     def getAvailPlugins(self) -> list[str]:
         """Return the names of the backends that are installed."""
-        nixl_names = {own: name for name, own in NIXL_NAMES.items()}
-        return [nixl_names.get(name, name).upper() for name in backend_names() if name.upper() != _HIDDEN]
+        return [name.upper() for name in backend_names() if name.upper() != _HIDDEN]
 
     def getPluginParams(self, plugin: str) -> tuple[dict[str, str], list[str]]:
         """Return which parameters ``createBackend`` takes for it, with defaults, and the kinds of memory it is for.
@@ -138,6 +143,10 @@ class nixlAgent(Exchange):
         """
         if not all(isinstance(text, str) for pair in params.items() for text in pair):
             raise TypeError(f"a backend's parameters are strings: {dict(params)!r}")
+        with self._opening:
+            return self._create(backend, params)
+
+    def _create(self, backend: str, params: Mapping[str, str]) -> int:
         if backend not in self.getAvailPlugins():
             raise nixlNotFoundError(f"there is no plugin {backend!r}; installed: {self.getAvailPlugins()}")
         if backend in self._backends.values():
@@ -153,10 +162,10 @@ class nixlAgent(Exchange):
                 first.close()
                 raise
             waiting = self._config.etcdWatchTimeout.total_seconds()
-            self._fetching = Fetching(partial(_fetch, self._agent, self._clients, waiting))
+            self._fetching = Fetching(partial(_fetch, self._agent, self._clients, self._tcp_store, waiting))
         elif backend not in self._agent.engine.backends:  # CMA comes with UCX
             self._agent.create_backend(name, **options)
-        if backend == "UCX" and "CMA" not in self._agent.engine.backends:
+        if backend == "UCX":
             open_companion(self._agent.engine, settings)
         number = next(self._backend_numbers)
         self._backends[number] = backend
@@ -199,6 +208,7 @@ class nixlAgent(Exchange):
         self.trunkline.deregister(descs.checked())
         return NIXL_SUCCESS
 
+    @translated
     def queryMem(self, descs: nixlRegDList, backend: int) -> list[dict[str, str] | None]:
         """Ask a backend about files or objects, whose paths or keys stand fourth in the descriptors.
 
@@ -285,6 +295,8 @@ class nixlAgent(Exchange):
         if self._listener is not None:
             self._listener.close()
         self._clients.close()
+        if self._tcp_store is not None:
+            self._tcp_store.close()
         if self._agent is not None and self._fetching is not None:
             self._fetching.stop()
             self._agent.close(timeout)
@@ -312,9 +324,13 @@ class nixlAgent(Exchange):
         return names | {"CMA"} if "UCX" in names else names
 
 
-def _fetch(agent: Agent, clients: FrameClients, timeout: float, name: str, source: str | Address) -> None:
+def _fetch(
+    agent: Agent, clients: FrameClients, store: TcpStore | None, timeout: float, name: str, source: str | Address
+) -> None:
     if isinstance(source, Address):
         load_from(agent, clients, source, name)
+    elif store is not None:
+        load_as(agent, name, store.fetch(name, source), f"label {source!r} in the TCPStore at {store.address}")
     else:
         agent.fetch(name, label=source, timeout=timeout)
 

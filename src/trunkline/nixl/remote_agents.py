@@ -151,6 +151,12 @@ class RemoteAgents:
             if self._held.pop(name, None) is not None:
                 self._forget(name)
 
+    def remove_other(self, listing: AgentListing) -> None:
+        """Remove a peer, unless it is of the incarnation of a listing once nobody is loading it any more."""
+        with self._lock:
+            if not self.is_loaded(listing):
+                self.remove(listing.name)
+
     def update(self, listing: AgentListing) -> None:
         """Note what a peer says of itself now."""
         with self._lock:

@@ -236,7 +236,7 @@ class Transfers:
             xferDuration=round(figures.total_us),
             totalBytes=figures.bytes,
             descCount=figures.descriptors if transfer.is_merged else figures.blocks,
-            backendName=transfer.handle.backend,
+            backendName=figures.backend,
         )
 
     def estimateXferCost(self, req_handle: int) -> tuple[int, int, int]:
@@ -252,7 +252,8 @@ class Transfers:
 
     def queryXferBackend(self, reqh: int) -> int:
         """Return the number of the backend that moves a request."""
-        return self._backend_number(self._transfer(reqh).handle.backend)
+        [name] = self._transfer(reqh).handle.backends
+        return self._backend_number(name)
 
     def releaseXferReq(self, reqh: int) -> nixl_status_t:
         """Let go of a request. One that runs is cancelled; until it is quiet its memory is kept in use."""

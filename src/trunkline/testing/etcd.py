@@ -1,14 +1,11 @@
-"""Real etcd servers for tests, and a proxy that cuts the wire to them."""
+"""Real etcd servers for tests."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
-import socket
 import subprocess
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,10 +13,10 @@ from trunkline.errors import ConfigurationError
 from trunkline.etcd.server import EtcdServer, free_port, packaged_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
-__all__ = ["EtcdCluster", "EtcdServer", "GuardedEtcd", "TcpProxy", "etcd_binaries"]
+__all__ = ["EtcdCluster", "EtcdServer", "GuardedEtcd", "etcd_binaries"]
 
 
 def etcd_binaries() -> list[Path]:
@@ -136,103 +133,3 @@ class EtcdCluster:
         """End all members."""
         for member in self.members:
             member.close()
-
-
-class TcpProxy:
-    """Forwards TCP connections to a port of this machine, until it is cut or muted.
-
-    Args:
-        port: The port to forward to.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._lock = threading.Lock()  # guards the three below
-        self._sockets: set[socket.socket] = set()
-        self._is_cut = False
-        self._is_muted = False
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    @property
-    def endpoint(self) -> str:
-        """The URL of an etcd behind it."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def cut(self) -> None:
-        """Break all connections and refuse new ones."""
-        with self._lock:
-            self._is_cut = True
-            for each in self._sockets:
-                _shut(each)
-
-    def mute(self) -> None:
-        """Forward what clients send, and lose what is answered."""
-        with self._lock:
-            self._is_muted = True
-
-    def mend(self) -> None:
-        """Let connections and answers through again; after :meth:`mute` cut first, for answers were torn."""
-        with self._lock:
-            self._is_cut = self._is_muted = False
-
-    def close(self) -> None:
-        """Break all connections, stop listening and join the threads."""
-        self.cut()
-        _shut(self._listener)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _start(self, target: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, name="tcp-proxy", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                server = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                client.close()
-                continue
-            with self._lock:
-                if self._is_cut:
-                    client.close()
-                    server.close()
-                    continue
-                self._sockets |= {client, server}
-            self._start(self._forward, client, server, False)
-            self._start(self._forward, server, client, True)
-
-    def _forward(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                with self._lock:
-                    is_lost = is_answer and self._is_muted
-                if not is_lost:
-                    sink.sendall(data)
-        for each in (source, sink):
-            _shut(each)
-        with self._lock:
-            self._sockets.discard(source)
-        source.close()
-
-
-def _shut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)

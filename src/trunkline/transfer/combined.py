@@ -22,6 +22,8 @@ FAILED, STOPPED, IDLE, DONE, IN_PROGRESS = (
     Status.IN_PROGRESS,
 )
 
+_UNTOLD = "the data arrived, but the notification could not be sent"
+
 
 class CombinedRequest:
     """Posts all of its parts; it is DONE when they are, and when the notification was sent that then follows.
@@ -37,8 +39,10 @@ class CombinedRequest:
         self._parts = [request for request, _ in parts]
         self._rows = [rows for _, rows in parts]
         self._send = send
-        self._lock = threading.Lock()  # one thread sees the end of the data, and sends
+        # Whoever looks while another thread posts waits: parts whose turn has not come stand as in the round before.
+        self._lock = threading.Lock()
         self._owner: Any = None
+        self._posted = 0  # how many parts, in this round
         self._payload: bytes | None = None
         self._note: Request | None = None
         self._is_announced = False
@@ -60,56 +64,75 @@ class CombinedRequest:
 
     def post(self, notification: bytes | None = None) -> Status:
         """Start all parts."""
-        self._payload, self._note, self._is_announced = notification, None, False
-        self._failure, self.total_ns = "", 0
-        self._started_ns = time.perf_counter_ns()
-        for position, part in enumerate(self._parts):
-            try:
-                part.post()
-            except TrunklineError as error:
-                if position == 0:
-                    raise
-                self._failure = str(error)  # what was posted has to drain
-                self.stop()
-                break
-        self.post_ns = time.perf_counter_ns() - self._started_ns
-        return self.poll()
+        with self._lock:
+            self._posted, self._payload, self._note, self._is_announced = 0, None, None, False
+            self._failure, self.total_ns = "", 0
+            self._started_ns = time.perf_counter_ns()
+            for part in self._parts:
+                try:
+                    part.post()
+                except TrunklineError as error:
+                    if not self._posted:
+                        raise
+                    self._failure = str(error)  # what was posted has to drain
+                    self.stop()
+                    break
+                self._posted += 1
+            self._payload = notification
+            self.post_ns = time.perf_counter_ns() - self._started_ns
+            return self._look()
 
     def poll(self) -> Status:
         """Drive all parts once and return how the whole stands."""
-        return self._status([part.poll() for part in self._parts])
+        with self._lock:
+            return self._look()
 
     def wait(self, until: float) -> Status:
         """Drive until the whole is quiet, or ``time.monotonic()`` reaches ``until``."""
-        status = self._status([part.wait(until) for part in self._parts])
-        note = self._note
-        if status is IN_PROGRESS and note is not None:
-            note.wait(until)
+        while True:
+            for part in self._parts:
+                if part.wait(until) is FAILED:
+                    self.poll()  # stops the others
             status = self.poll()
-        return status
+            if status is not IN_PROGRESS or time.monotonic() >= until:
+                return status
+            note = self._note
+            if note is not None:
+                note.wait(until)
 
     def stop(self) -> None:
-        """Post no more of any part."""
-        for part in self._parts:
+        """Post no more of any part, nor the notification."""
+        for part in self._parts[: self._posted]:
             part.stop()
+        if self._note is not None:
+            self._note.stop()
+
+    @property
+    def is_announcing(self) -> bool:
+        """Whether the data is there, and the notification on its way or sent."""
+        return self._note is not None
 
     @property
     def reason(self) -> str:
         """Why it FAILED: the first reason there is."""
-        reasons = [self._failure, *(part.reason for part in self._parts), self._note.reason if self._note else ""]
+        reasons = [self._failure, *(part.reason for part in self._parts[: self._posted])]
         return next((reason for reason in reasons if reason), "")
 
     @property
     def completed(self) -> int:
         """How many leading rows, through all parts, are known to have arrived."""
         total = 0
-        for part, rows in zip(self._parts, self._rows, strict=True):
+        for part, rows in zip(self._parts[: self._posted], self._rows, strict=False):
             total += part.completed
             if part.completed < rows:
                 break
         return total
 
-    def _status(self, statuses: list[Status]) -> Status:
+    def _look(self) -> Status:
+        """Drive all parts once, and send the notification if it is time. With the lock held."""
+        if not self._posted:
+            return IDLE
+        statuses = [part.poll() for part in self._parts[: self._posted]]
         if IN_PROGRESS in statuses:
             if FAILED in statuses:
                 self.stop()
@@ -118,26 +141,25 @@ class CombinedRequest:
             return self._end(FAILED)
         if STOPPED in statuses:
             return self._end(STOPPED)
-        if IDLE in statuses:
-            return IDLE
-        if self._payload is None:
-            return self._end(DONE)
-        with self._lock:
-            if not self._is_announced:
-                self._is_announced = True
-                try:
-                    self._note = self._send(self._payload)
-                except TrunklineError as error:
-                    self._failure = f"the data arrived, but the notification could not be sent: {error}"
-                    return self._end(FAILED)
-                if self._note is not None:
-                    self._note.owner = self._owner
+        if self._payload is not None and not self._is_announced:
+            self._is_announced = True
+            try:
+                self._note = self._send(self._payload)
+            except TrunklineError as error:
+                self._failure = f"{_UNTOLD}: {error}"
+                return self._end(FAILED)
+            if self._note is not None:
+                self._note.owner = self._owner
         if self._note is None:
             return self._end(DONE)
         status = self._note.poll()
-        return status if status is IN_PROGRESS else self._end(DONE if status is DONE else FAILED)
+        if status is IN_PROGRESS:
+            return status
+        if status is FAILED:
+            self._failure = f"{_UNTOLD}: {self._note.reason}"
+        return self._end(status)
 
     def _end(self, status: Status) -> Status:
-        if self.total_ns == 0 and self._started_ns:
+        if self.total_ns == 0:
             self.total_ns = time.perf_counter_ns() - self._started_ns
         return status

@@ -52,7 +52,8 @@ TIMER_SLACK = 64
 class Engine:
     """Posts transfers on backends and sees them to their end. Any thread may call any method.
 
-    ``home`` is the agent itself as a target: its section is the agent's registered memory.
+    ``home`` is the agent itself as a target: its section is the agent's registered memory. ``unavailable`` says, by
+    name, why backends are not there that should be.
 
     One progress thread per backend that has to be driven. It stays out of the way while callers poll and sleeps
     when nothing is under way.
@@ -89,11 +90,13 @@ class Engine:
         self._delivery_lock = threading.Lock()  # from a backend's queue to the inbox, in order
         self._closed = False
         self._closing = threading.Event()
+        self._backends_lock = threading.Lock()
         self._forked = False
         # Kept, because asking whether an object fits a protocol takes some 10 us, and 90 after a pause.
         self.remote: dict[str, RemoteBackend] = {}
         self.notifying: dict[str, NotifyingBackend] = {}
         self.capabilities: dict[str, Capabilities] = {}
+        self.unavailable: dict[str, str] = {}
         self._driven: list[ProgressingBackend] = []
         self._is_asked = False  # whether a backend that nobody drives carries notifications
         self._threads: list[threading.Thread] = []
@@ -101,23 +104,30 @@ class Engine:
             self.add_backend(backend)
 
     def add_backend(self, backend: Backend) -> None:
-        """Take one more backend, the last in order of preference; the engine closes it. One caller at a time."""
+        """Take one more backend, the last in order of preference; the engine closes it.
+
+        Raises:
+            ClosedError: The engine was closed; the backend is still the caller's.
+        """
         name = backend.name
-        self.capabilities[name] = backend.capabilities
-        self.backends[name] = backend
-        if isinstance(backend, RemoteBackend):
-            self.remote[name] = backend
-        if isinstance(backend, NotifyingBackend):
-            self.notifying[name] = backend
-        if not isinstance(backend, ProgressingBackend):
-            self._is_asked |= name in self.notifying
-            return
-        self._driven.append(backend)
-        thread = threading.Thread(
-            target=self._drive, args=(backend,), name=f"trunkline-progress-{self.name}", daemon=True
-        )
-        self._threads.append(thread)
-        thread.start()
+        with self._backends_lock:
+            self.check_open()
+            self.unavailable.pop(name, None)
+            self.capabilities[name] = backend.capabilities
+            if isinstance(backend, RemoteBackend):
+                self.remote[name] = backend
+            if isinstance(backend, NotifyingBackend):
+                self.notifying[name] = backend
+            self.backends[name] = backend
+            if not isinstance(backend, ProgressingBackend):
+                self._is_asked |= name in self.notifying
+                return
+            self._driven.append(backend)
+            thread = threading.Thread(
+                target=self._drive, args=(backend,), name=f"trunkline-progress-{self.name}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
 
     def check_open(self) -> None:
         """Raise ClosedError or ForkedError if the engine can't be used."""
@@ -145,11 +155,16 @@ class Engine:
         target.check()
         request: Request
         if plan.parts:
-            parts = [(self._bind(part, target), len(part.first_block)) for part in plan.parts]
+            parts = [(self.bind(part, target), len(part.first_block)) for part in plan.parts]
             request = CombinedRequest(parts, partial(self._announce, target))
         else:
-            request = self._bind(plan, target)
+            request = self.bind(plan, target)
         return TransferHandle(self, plan, request, target, notify=notify, deadline=deadline, tag=tag)
+
+    def bind(self, plan: TransferPlan, target: Target) -> Request:
+        """Return a plan, of one part, as a request of its backend."""
+        name = plan.route.backend
+        return self.backends[name].prepare(plan.posting, target.links.get(name))
 
     def announcing(self, request: Request, plan: TransferPlan, target: Target) -> CombinedRequest:
         """Return a request of a backend that carries no notifications as one that is followed by one.
@@ -157,7 +172,7 @@ class Engine:
         Raises:
             BackendError: No backend to the peer carries notifications.
         """
-        if not target.is_self and not any(name in self.notifying for name in target.links):
+        if not target.is_self and self.carrier(target) is None:
             raise BackendError(
                 f"backend {plan.backend} carries no notifications, nor does another one to peer {target.name!r}",
                 agent=target.name,
@@ -296,7 +311,9 @@ class Engine:
 
     def close(self) -> None:
         """End the threads and the backends, after :meth:`drain` and with all peers closed. Idempotent."""
-        self._closing.set()
+        with self._backends_lock:  # from here on there come no more
+            self._closed = True
+            self._closing.set()
         for backend in self._driven:
             backend.wake()
         for thread in self._threads:
@@ -308,16 +325,24 @@ class Engine:
         for handle in list(self.active):  # posted by another thread while :meth:`drain` looked
             handle.settle()
 
-    def _bind(self, plan: TransferPlan, target: Target) -> Request:
-        name = plan.route.backend
-        return self.backends[name].prepare(plan.posting, target.links.get(name))
-
-    def _announce(self, target: Target, payload: bytes, *, failure: bool = False) -> Request | None:
-        """Send an encoded notification; to the agent itself it is delivered if no backend carries it."""
+    def carrier(self, target: Target) -> tuple[NotifyingBackend, BackendPeer] | None:
+        """Return the backend that carries notifications to a peer, and its link; None if none does."""
         for name, link in target.links.items():
             backend = self.notifying.get(name)
             if backend is not None:
-                return backend.notify(link, payload, failure=failure)
+                return backend, link
+        return None
+
+    def _bind(self, plan: TransferPlan, target: Target) -> Request:
+        route = plan.route
+        return self.backends[route.backend].prepare(plan.posting, None if route.is_own else target.links[route.backend])
+
+    def _announce(self, target: Target, payload: bytes, *, failure: bool = False) -> Request | None:
+        """Send an encoded notification; to the agent itself it is delivered if no backend carries it."""
+        carrier = self.carrier(target)
+        if carrier is not None:
+            backend, link = carrier
+            return backend.notify(link, payload, failure=failure)
         if not target.is_self:
             raise BackendError(f"no backend to peer {target.name!r} carries notifications", agent=target.name)
         with self._delivery_lock:
@@ -357,7 +382,7 @@ class Engine:
 
     def _deliver(self) -> None:
         with self._delivery_lock:
-            for backend in self.notifying.values():
+            for backend in list(self.notifying.values()):  # another thread may just open one more
                 payloads, dropped = backend.take_notifications()
                 if payloads or dropped:
                     self.inbox.deliver(payloads, dropped)

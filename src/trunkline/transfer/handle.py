@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from trunkline.backend.contract import Operation, Status
@@ -25,11 +26,14 @@ from trunkline.transfer.telemetry import TransferTelemetry
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Generator
+    from typing import TypeAlias
 
-    from trunkline.backend.contract import Request
+    from trunkline.backend.contract import BackendPeer, Request
     from trunkline.transfer.engine import Engine
     from trunkline.transfer.plan import TransferPlan
     from trunkline.transfer.target import Target
+
+    _Ended: TypeAlias = tuple[bytes | None, list[Callable[["TransferHandle"], object]]] | None
 
 FOREVER = float("inf")
 
@@ -62,15 +66,16 @@ class TransferHandle:
         "_ending",
         "_engine",
         "_error",
+        "_far_tables",
         "_is_silent",
         "_lock",
+        "_near_tables",
         "_notification",
         "_plan",
         "_request",
         "_round",
         "_state",
         "_target",
-        "_total_ns",
         "tag",
     )
 
@@ -96,9 +101,10 @@ class TransferHandle:
         self._error: TransferError | None = None
         self._ending: Event | None = None
         self._callbacks: list[Callable[[TransferHandle], object]] = []
-        self._total_ns = 0
         self._round = 0
-        self._is_silent = plan.backend not in engine.notifying
+        self._near_tables: object = None  # what memory there was when it was checked last
+        self._far_tables: object = None
+        self._is_silent = bool(plan.parts) or plan.route.backend not in engine.notifying
         self._lock = threading.Lock()
         request.owner = self
 
@@ -119,6 +125,7 @@ class TransferHandle:
 
     @property
     def operation(self) -> Operation:
+        """READ or WRITE."""
         return self._plan.posting.operation
 
     @property
@@ -129,15 +136,14 @@ class TransferHandle:
     @property
     def telemetry(self) -> TransferTelemetry:
         """Figures of the last round."""
-        links = [link for name in self._plan.backends if (link := self._target.links.get(name)) is not None]
         return TransferTelemetry(
             bytes=self._plan.total_bytes,
             blocks=self._plan.block_count,
             descriptors=len(self._plan.first_block),
             post_us=self._request.post_ns / 1e3,
-            total_us=self._total_ns / 1e3,
+            total_us=self._request.total_ns / 1e3,
             backend=self._plan.backend,
-            transports=tuple(transport for link in links for transport in link.transports),
+            transports=tuple(transport for link in self._data_links() for transport in link.transports),
         )
 
     def post(self, notify: bytes | None = None) -> TransferHandle:
@@ -163,6 +169,8 @@ class TransferHandle:
             if target.gone is not None or target.is_draining:
                 target.check_post()
             self._engine.check_open()
+            if self._plan.route.rival is not None:
+                self._change_over(self._plan.route.rival)
             if notify is not None:
                 self._notification = encode_notification(self._engine.name, notify)
             if self._notification is not None and self._is_silent and not isinstance(self._request, CombinedRequest):
@@ -170,23 +178,25 @@ class TransferHandle:
                 self._request.owner = self
             self._error = None
             self._ending = None
-            self._total_ns = 0
             self._round += 1
             self._state = following
             self._engine.active.add(self)
             try:
                 # After it is among the active ones: deregistering takes memory out of the tables first and looks for
                 # transfers that use it second, so one of the two always sees the other.
-                for part in self._plan.parts or (self._plan,):
-                    far = target.section if part.route.backend in target.links else self._engine.home.section
-                    part.check_tables(self._engine.home.section, far, target.name)
+                home, far = self._engine.home.section, target.section
+                near_tables, far_tables = home.tables, far.tables
+                if near_tables is not self._near_tables or far_tables is not self._far_tables:
+                    self._plan.check_tables(home, far, target.name)
+                    self._near_tables, self._far_tables = near_tables, far_tables
                 status = self._request.post(self._notification)
             except BaseException:
                 self._state = _PREPARED
                 self._engine.active.discard(self)
                 raise
+            ended = None if status is _IN_PROGRESS else self._take_end(status)
         if status is not _IN_PROGRESS:
-            self.settle()
+            self._tell(ended)
         elif self._deadline is not None:
             self._engine.schedule(time.monotonic() + self._deadline, self, self._round, Event.EXPIRE)
         return self
@@ -210,18 +220,20 @@ class TransferHandle:
             TransferError: It failed, or was cancelled, or passed its own deadline.
             TransferStateError: It was never posted.
         """
-        if self._state is _PREPARED:
+        state = self._state
+        if state in RUNNING:
+            seconds = self._engine.timeout if timeout is DEFAULT else timeout
+            until = FOREVER if seconds is None else time.monotonic() + seconds
+            while self._state in RUNNING:  # more than once only where another thread is just posting it again
+                if self._request.wait(until) is _IN_PROGRESS:
+                    raise DeadlineError(
+                        f"{self!r} is still running after {seconds:g} s; it was not cancelled",
+                        agent=self._target.name,
+                        timeout=seconds,
+                    )
+                self.settle()
+        elif state is _PREPARED:
             raise TransferStateError(f"{self!r} was not posted yet", agent=self._target.name)
-        seconds = self._engine.timeout if timeout is DEFAULT else timeout
-        until = FOREVER if seconds is None else time.monotonic() + seconds
-        while self._state in RUNNING:  # more than once only where another thread is just posting it again
-            if self._request.wait(until) is _IN_PROGRESS:
-                raise DeadlineError(
-                    f"{self!r} is still running after {seconds:g} s; it was not cancelled",
-                    agent=self._target.name,
-                    timeout=seconds,
-                )
-            self.settle()
         if self._error is not None:
             raise self._error
         return self
@@ -283,12 +295,11 @@ class TransferHandle:
 
     def abort(self, reason: str) -> None:
         """Make it quiet now by closing its connection by force (for the engine)."""
-        names = [*self._plan.backends, *(self._engine.notifying if self._is_silent else ())]
-        links = [link for name in dict.fromkeys(names) if (link := self._target.links.get(name)) is not None]
-        if not links or self._state.is_quiet:
-            return
-        if self._request.poll() is _IN_PROGRESS:  # else another one's abort ended it: leave the next connection alone
-            for link in links:
+        for _ in range(2):  # the data may end meanwhile, and then its notification is on its way
+            # If it is quiet, another one's abort ended it: leave the next connection alone.
+            if self._state.is_quiet or self._request.poll() is not _IN_PROGRESS:
+                break
+            for link in self._links_in_use():
                 link.abort(reason)
         self.settle()
 
@@ -304,28 +315,52 @@ class TransferHandle:
             status = self._request.poll()
             if status is _IN_PROGRESS:
                 return
-            event = self._event_of(status)
-            following = TRANSITIONS[self._state, event]
-            self._total_ns = self._request.total_ns
-            if event is not _COMPLETE:
-                self._error = self._explain(event, following)
-            elif self._plan.total_bytes >= TELLING_SIZE and self._total_ns:
-                self._target.rates[self._plan.backend] = 1e9 * self._plan.total_bytes / self._total_ns
-            self._state = following  # last: ``wait`` and ``error`` are read without the lock
-            callbacks, self._callbacks = self._callbacks, []
-            self._engine.ended(self)  # under the lock: once it is free, another thread may post the next round
-            notice = self._notification if self._error is not None else None
-        if notice is not None:
-            self._engine.tell_failure(self, notice)
-        for callback in callbacks:
-            self._engine.call_back(callback, self)
+            ended = self._take_end(status)
+        self._tell(ended)
 
-    def _event_of(self, status: Status) -> Event:
-        if status is _DONE:
-            return _COMPLETE
-        if self._ending is Event.CANCEL:
-            return Event.STOP
-        return Event.FAIL
+    def _data_links(self) -> list[BackendPeer]:
+        links = self._target.links
+        return [links[part.route.backend] for part in self._plan.parts or (self._plan,) if not part.route.is_own]
+
+    def _links_in_use(self) -> list[BackendPeer]:
+        """Return the links of what is under way now: the data, or then its notification."""
+        request = self._request
+        if isinstance(request, CombinedRequest) and request.is_announcing:
+            carrier = self._engine.carrier(self._target)
+            return [] if carrier is None else [carrier[1]]
+        return self._data_links()
+
+    def _take_end(self, status: Status) -> _Ended:
+        """Book the end of the round, under the lock; return who is to be told of it once that is free."""
+        event = _COMPLETE if status is _DONE else Event.STOP if self._ending is Event.CANCEL else Event.FAIL
+        following = TRANSITIONS[self._state, event]
+        if event is not _COMPLETE:
+            self._error = self._explain(event, following)
+        elif self._plan.total_bytes >= TELLING_SIZE and (total_ns := self._request.total_ns):
+            self._target.rates[self._plan.backend] = 1e9 * self._plan.total_bytes / total_ns
+        self._state = following  # last: ``wait`` and ``error`` are read without the lock
+        self._engine.ended(self)  # under the lock: once it is free, another thread may post the next round
+        if self._error is None and not self._callbacks:
+            return None
+        callbacks, self._callbacks = self._callbacks, []
+        return self._notification if self._error is not None else None, callbacks
+
+    def _tell(self, ended: _Ended) -> None:
+        if ended is not None:
+            notice, callbacks = ended
+            if notice is not None:
+                self._engine.tell_failure(self, notice)
+            for callback in callbacks:
+                self._engine.call_back(callback, self)
+
+    def _change_over(self, rival: str) -> None:
+        """Take the quicker backend that could not be used when this was planned, if it can be now."""
+        if self._target.links[rival].obstacle is None:
+            route = self._plan.route._replace(backend=rival, rival=None)
+            self._plan = replace(self._plan, route=route)
+            self._request = self._engine.bind(self._plan, self._target)
+            self._request.owner = self
+            self._is_silent = rival not in self._engine.notifying
 
     def _explain(self, event: Event, following: State) -> TransferError:
         failed = self._plan.blocks_after(self._request.completed)
@@ -351,11 +386,13 @@ class TransferHandle:
 
     @property
     def target(self) -> Target:
+        """The peer (for the engine)."""
         return self._target
 
     @property
-    def backend(self) -> str:
-        return self._plan.backend
+    def backends(self) -> tuple[str, ...]:
+        """The names of the backends that move it."""
+        return self._plan.backends
 
     def __repr__(self) -> str:
         return self._describe(self._state)

@@ -15,16 +15,14 @@ from trunkline.errors import (
     SegmentNotFoundError,
     ShapeMismatchError,
 )
-from trunkline.memory.descriptor import DescriptorList, coalesce
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from numpy.typing import NDArray
 
     from trunkline.backend.contract import Addresses, Slots
-    from trunkline.memory.descriptor import Rows
+    from trunkline.memory.descriptor import DescriptorList, Rows
     from trunkline.memory.kind import MemoryKind
     from trunkline.memory.section import Section, SegmentTable
     from trunkline.transfer.route import Route
@@ -66,24 +64,40 @@ class TransferPlan:
         return tuple(part.route.backend for part in self.parts) or (self.route.backend,)
 
     def uses(self, backend: str, slots: Slots) -> bool:
-        """Return whether it touches any of these registered segments of a backend."""
+        """Return whether it touches any of these segments that a backend has registered here, on either side."""
         if self.parts:
             return any(part.uses(backend, slots) for part in self.parts)
-        return self.route.near == backend and bool(np.isin(self.posting.local_slot, slots).any())
+        route, posting = self.route, self.posting
+        if route.near == backend and np.isin(posting.local_slot, slots).any():
+            return True
+        return route.is_own and route.far == backend and bool(np.isin(posting.remote_slot, slots).any())
 
-    def check_tables(self, local: Section, remote: Section, peer: str) -> None:
+    def check_tables(self, home: Section, remote: Section, peer: str) -> None:
         """Refuse memory that went since the plan was made; backends give its slots to other segments.
+
+        Args:
+            home: The agent's own segments.
+            remote: The peer's.
+            peer: Its name.
 
         Raises:
             NotRegisteredError: A local block's memory was deregistered.
             SegmentGoneError: The peer does not offer a remote block's memory any more.
         """
-        near = local.lookup(self.route.near, self.kinds[0])
-        far = remote.lookup(self.route.far, self.kinds[1])
-        posting = self.posting
+        if self.parts:
+            for part in self.parts:
+                part.check_tables(home, remote, peer)
+            return
+        route, posting = self.route, self.posting
+        near = home.lookup(route.near, self.kinds[0])
+        far = (home if route.is_own else remote).lookup(route.far, self.kinds[1])
         if near is not self.tables[0] and not _holds(near, posting.local_slot, posting.local_address, posting.length):
             raise NotRegisteredError("local memory of this transfer was deregistered: register it and plan it again")
         if far is not self.tables[1] and not _holds(far, posting.remote_slot, posting.remote_address, posting.length):
+            if route.is_own:
+                raise NotRegisteredError(
+                    "the far side of this transfer was deregistered: register it and plan it again"
+                )
             raise SegmentGoneError(
                 f"peer {peer!r} does not offer all memory of this transfer any more: plan it again", agent=peer
             )
@@ -102,6 +116,7 @@ def join_plans(plans: Sequence[TransferPlan]) -> TransferPlan:
     starts = np.cumsum([0, *(plan.block_count for plan in plans)])
     return replace(
         plans[0],
+        route=plans[0].route._replace(rival=None),  # each part stays where it is
         first_block=np.concatenate([plan.first_block + start for plan, start in zip(plans, starts, strict=False)]),
         block_count=int(starts[-1]),
         total_bytes=sum(plan.total_bytes for plan in plans),
@@ -119,7 +134,6 @@ def plan_transfer(
     remote_table: SegmentTable,
     peer: str | None,
     former: Rows | None = None,
-    owner: Any = None,
 ) -> TransferPlan:
     """Check two lists against registered memory and each other, and coalesce them.
 
@@ -132,7 +146,6 @@ def plan_transfer(
         remote_table: The peer's segments, by its account.
         peer: The peer's name, for messages; None where the far side is the agent itself.
         former: Ranges that the peer offered once and took back, shape (N, 3).
-        owner: Kept alive until the transfer is quiet.
 
     Raises:
         ShapeMismatchError: The lists differ in count, or two partners in length.
@@ -142,7 +155,7 @@ def plan_transfer(
         DescriptorError: Two destination blocks overlap.
     """
     near, far = local.expand().rows, remote.expand().rows
-    _check_pairs(near, far)
+    check_pairs(near, far)
     local_slot = local_table.covering(near)
     _check_covered(local_slot, near, NotRegisteredError, "local", "register it first (a block must lie in one segment)")
     remote_slot = remote_table.covering(far)
@@ -156,25 +169,14 @@ def plan_transfer(
         _check_covered(
             remote_slot, far, SegmentNotFoundError, f"peer {peer!r}'s", "nothing that was loaded from it holds it"
         )
-    _check_overlap(near if operation is Operation.READ else far, "local" if operation is Operation.READ else "remote")
-    (near, far), first_block = coalesce([near, far], [local_slot, remote_slot])
-    posting = Posting(
-        operation=operation,
-        local_address=np.ascontiguousarray(near[:, 0]),
-        remote_address=np.ascontiguousarray(far[:, 0]),
-        length=np.ascontiguousarray(near[:, 1]),
-        local_slot=np.ascontiguousarray(local_slot[first_block]),
-        remote_slot=np.ascontiguousarray(remote_slot[first_block]),
-        owner=owner,
-    )
-    return TransferPlan(
+    check_apart(operation, near, far)
+    return _joined(
+        operation,
+        Blocks(np.ascontiguousarray(near[:, 0]), np.ascontiguousarray(near[:, 1]), local_slot),
+        Blocks(np.ascontiguousarray(far[:, 0]), np.ascontiguousarray(far[:, 1]), remote_slot),
         route,
-        posting,
-        first_block,
-        local.count,
-        local.total_bytes,
-        tables=(local_table, remote_table),
-        kinds=(local.kind, remote.kind),
+        (local_table, remote_table),
+        (local.kind, remote.kind),
     )
 
 
@@ -220,18 +222,31 @@ def plan_blocks(
     Raises:
         ShapeMismatchError: The sides differ in count, or two partners in length.
     """
+    _check_lengths(near.length, far.length)
+    return _joined(operation, near, far, route, tables, kinds)
+
+
+def _joined(
+    operation: Operation,
+    near: Blocks,
+    far: Blocks,
+    route: Route,
+    tables: tuple[SegmentTable, SegmentTable],
+    kinds: tuple[MemoryKind, MemoryKind],
+) -> TransferPlan:
+    """Merge blocks that follow one another on both sides, in the order given."""
     length = near.length
-    _check_lengths(length, far.length)
-    # Blocks in one segment are on one device.
-    joined = (near.slot[1:] == near.slot[:-1]) & (far.slot[1:] == far.slot[:-1])
-    for side in (near, far):
-        joined &= side.address[:-1] + length[:-1] == side.address[1:]
     count, total = len(length), int(length.sum())
     first_block = np.arange(count)
-    if joined.any():
-        first_block = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(~joined) + 1])
-        length = np.add.reduceat(length, first_block)
-        near, far = near.take(first_block), far.take(first_block)
+    if count > 1:
+        # Blocks in one segment are on one device.
+        joined = (near.slot[1:] == near.slot[:-1]) & (far.slot[1:] == far.slot[:-1])
+        for side in (near, far):
+            joined &= side.address[:-1] + length[:-1] == side.address[1:]
+        if joined.any():
+            first_block = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(~joined) + 1])
+            length = np.add.reduceat(length, first_block)
+            near, far = near.take(first_block), far.take(first_block)
     posting = Posting(operation, near.address, far.address, length, near.slot, far.slot)
     return TransferPlan(route, posting, first_block, count, total, tables, kinds)
 
@@ -248,8 +263,25 @@ def _holds(table: SegmentTable, slots: Slots, address: Addresses, length: Addres
     return bool(((table.slots[row] == slots) & (start <= address) & (address + length <= start + size)).all())
 
 
-def _check_pairs(near: NDArray[np.uint64], far: NDArray[np.uint64]) -> None:
+def check_pairs(near: Rows, far: Rows) -> None:
+    """Refuse sides that don't fit.
+
+    Raises:
+        ShapeMismatchError: They differ in count, or two partners in length.
+    """
     _check_lengths(near[:, 1], far[:, 1])
+
+
+def check_apart(operation: Operation, near: Rows, far: Rows) -> None:
+    """Refuse destinations that overlap: which bytes would win is not defined on any transport.
+
+    Raises:
+        DescriptorError: Two blocks of the destination overlap.
+    """
+    if operation is Operation.READ:
+        _check_overlap(near, "local")
+    else:
+        _check_overlap(far, "remote")
 
 
 def _check_lengths(near: NDArray[np.uint64], far: NDArray[np.uint64]) -> None:
@@ -308,7 +340,6 @@ def _missing(
 
 
 def _check_overlap(destination: NDArray[np.uint64], side: str) -> None:
-    """Refuse destinations that overlap: which bytes would win is not defined on any transport."""
     start = destination[:, 0]
     end = start + destination[:, 1]
     device = destination[:, 2]

@@ -10,15 +10,17 @@ import pytest
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from trunkline.backend.plugins.object import ObjectBackend
+from trunkline.backend.plugins.object.config import LEAST_PART_SIZE
 from trunkline.memory.kind import MemoryKind
 from trunkline.testing.backend import BackendContract, Link
-from trunkline.testing.s3 import S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from trunkline.testing.s3 import S3Server
 
 _numbers = itertools.count()
 
@@ -69,14 +71,16 @@ class TestLocalStore(ObjectContract):
         return LocalStore(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")).start() as server:
-        server.client().create_bucket(Bucket="contract")
-        yield server
-
-
 class TestS3(ObjectContract):
+    LARGE = 16 << 20
+
     @pytest.fixture
-    def store(self, server: S3Server) -> S3Store:
-        return S3Store("contract", client_options={"allow_http": True, "timeout": "120s"}, **server.options())
+    def store(self, s3: S3Server, bucket: str) -> S3Store:
+        return S3Store(bucket, client_options={"allow_http": True, "timeout": "120s"}, **s3.options())
+
+    @pytest.fixture
+    def link(self, store: Any) -> Iterator[Link]:
+        # Small parts, few at once, so that what is large here takes a while, too.
+        backend = ObjectBackend("agent", store=store, part_size=LEAST_PART_SIZE, concurrency=2)
+        yield Link(backend, backend, None, lambda data: ObjectMemory(store, data))
+        backend.close()

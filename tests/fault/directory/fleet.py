@@ -25,7 +25,7 @@ from trunkline.etcd.config import EtcdConfig
 from trunkline.metadata.key import MetadataKey
 from trunkline.store import open_store
 from trunkline.store.contract import Delete, Transaction
-from trunkline.testing.etcd import TcpProxy
+from trunkline.testing.proxy import TcpProxy
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -11,7 +11,8 @@ from tests.fault.directory.fleet import TTL, Fleet, Member, wipe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trunkline.testing.etcd import EtcdServer, TcpProxy
+    from trunkline.testing.etcd import EtcdServer
+    from trunkline.testing.proxy import TcpProxy
 
     Action: TypeAlias = Callable[[], str]
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.fault.etcd.conftest import connect
 
-from trunkline.testing.etcd import EtcdCluster, EtcdServer, TcpProxy, etcd_binaries
+from trunkline.testing.etcd import EtcdCluster, EtcdServer, etcd_binaries
+from trunkline.testing.proxy import TcpProxy
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:

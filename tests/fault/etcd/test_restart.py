@@ -14,13 +14,14 @@ from trunkline.errors import StoreUnavailableError
 from trunkline.etcd import request
 from trunkline.etcd.server import free_port
 from trunkline.etcd.value import Change, Interruption, Listing
-from trunkline.testing.etcd import EtcdServer, TcpProxy
+from trunkline.testing.proxy import TcpProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trunkline.etcd.client import EtcdClient
     from trunkline.etcd.value import Outcome
+    from trunkline.testing.etcd import EtcdServer
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trunkline.backend.contract import Request
+    from trunkline.backend.plugins.object.request import ObjectRequest
 
 MIB = 1 << 20
 
@@ -33,7 +33,7 @@ def opened(**options: Any) -> Iterator[ObjectBackend]:
 
 def request_of(
     backend: ObjectBackend, operation: Operation, memory: NDArray[np.uint8], *keys: str, offset: int = 0
-) -> Request:
+) -> ObjectRequest:
     """Return a request between an array and as many objects of equal size as there are keys."""
     size = memory.nbytes // len(keys)
     near = backend.register(MemoryKind.DRAM, segments_of(memory))

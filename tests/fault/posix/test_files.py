@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import resource
@@ -22,8 +23,10 @@ from tests.unit.backend.posix.bench import Bench, file_posting
 
 from trunkline.backend.contract import Operation, Posting, Status
 from trunkline.backend.plugins.posix import PosixBackend
+from trunkline.errors import ClosedError, TransferStateError
 from trunkline.memory.kind import MemoryKind
 from trunkline.testing.backend import PATIENCE, bytes_of, finish, segments_of
+from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +131,27 @@ backend.close()
     assert (tmp_path / "file").stat().st_size <= 1_000_000
 
 
+@pytest.mark.parametrize("fsync", [False, True])
+def test_a_device_that_does_not_confirm_fails_a_write_that_asked_for_it(tmp_path: Path, fsync: bool) -> None:
+    """/dev/zero takes what it is written, has all that is read, and answers fdatasync with EINVAL."""
+    memory, path = bytes_of(3 * MIB, 1), tmp_path / "file"
+    with contextlib.closing(PosixBackend("agent", fsync=fsync)) as backend, Path("/dev/zero").open("r+b") as zero:
+        bench = Bench(backend)
+        write, read = (
+            bench.prepare(operation, memory, f"rw,create:{path}", [(0, 0, 3 * MIB)])
+            for operation in (Operation.WRITE, Operation.READ)
+        )
+        os.dup2(zero.fileno(), write._files[0].native.descriptor)  # both have the same
+        assert finish(write, write.post()) == (Status.FAILED if fsync else Status.DONE)
+        reason = (
+            f"fdatasync of file '{path}' failed with EINVAL: Invalid argument; 3,145,728 of 3,145,728 bytes landed, "
+            "but the device may not have them"
+        )
+        assert write.reason == (reason if fsync else "")
+        assert write.completed == 1
+        assert finish(read, read.post()) == Status.DONE
+
+
 def test_a_device_that_breaks_says_where(bench: Bench) -> None:
     """The kernel answers reads of a process's unmapped memory with EIO, after what is still mapped."""
     page = 4096
@@ -171,7 +195,9 @@ def test_after_a_failure_nothing_more_is_begun(held: Bench, tmp_path: Path) -> N
         (tmp_path / name).write_bytes(b"\1" * 2 * MIB)
     memory = np.zeros(4 * MIB, np.uint8)
     near = held.backend.register(MemoryKind.DRAM, segments_of(memory))
-    far = held.backend.register(MemoryKind.FILE, np.array([[0, 2 * MIB, 0]] * 2, np.uint64), names)
+    far = held.backend.register(
+        MemoryKind.FILE, np.array([[0, 2 * MIB, number] for number in range(2)], np.uint64), names
+    )
     rows = [(0, 0, 2 * MIB), (2 * MIB, 0, 2 * MIB)]
     request = held.backend.prepare(file_posting(Operation.READ, memory, near, far, rows), None)
     request.post()
@@ -212,6 +238,18 @@ def test_a_file_deregistered_while_it_is_written_is_closed_after(held: Bench, tm
     assert (tmp_path / "file").read_bytes() == bytes(memory)
     assert request.post() == Status.FAILED
     assert "not registered any more" in request.reason
+
+
+def test_one_that_runs_without_its_file_is_not_quiet_before_it_has_ended(held: Bench, tmp_path: Path) -> None:
+    memory = bytes_of(MIB, 1)
+    request = held.prepare(Operation.WRITE, memory, f"rw,create:{tmp_path / 'file'}", [(0, 0, MIB)])
+    request.post()
+    held.backend.deregister(held.far)
+    with pytest.raises(TransferStateError):
+        request.post()
+    assert request.poll() == Status.IN_PROGRESS
+    Held.made[0].release()
+    assert request.wait(time.monotonic() + PATIENCE) == Status.DONE
 
 
 def test_what_is_stopped_before_it_began_moves_nothing_and_is_reported(held: Bench, tmp_path: Path) -> None:
@@ -264,6 +302,36 @@ def test_closing_under_use(tmp_path: Path) -> None:
             requests[0].wait(time.monotonic() + 0.001 * round_number)
         backend.close()
         assert {request.poll() for request in requests} <= {Status.DONE, Status.FAILED}
+
+
+def test_posting_and_registering_while_it_is_closed(tmp_path: Path) -> None:
+    """Each call works or says that the backend is closed, every request ends, and no descriptor is left."""
+    before, names = descriptors(), [f"rw,create:{tmp_path / str(number)}" for number in range(4)]
+    refused: list[BaseException] = []
+
+    def work(bench: Bench, name: str) -> None:
+        memory = np.ones(8, np.uint8)
+        try:
+            while True:
+                request = bench.prepare(Operation.WRITE, memory, name, [(0, 0, 8)])
+                request.post()
+                assert request.wait(time.monotonic() + PATIENCE) in {Status.DONE, Status.FAILED}
+                bench.backend.deregister(bench.far)
+        except Exception as error:
+            refused.append(error)
+
+    for _ in range(50):
+        backend = PosixBackend("agent", threads=1)
+        threads = [threading.Thread(target=work, args=(Bench(backend), name), name=name) for name in names]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: all(Path(name.partition(":")[2]).exists() for name in names))
+        backend.close()
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    assert [error for error in refused if not isinstance(error, ClosedError)] == []
+    assert descriptors() == before
 
 
 def test_many_requests_from_many_threads_each_end_once(tmp_path: Path) -> None:

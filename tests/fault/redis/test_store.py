@@ -13,7 +13,7 @@ from trunkline.errors import StoreRequestError, StoreUnavailableError
 from trunkline.store import open_store
 from trunkline.store.contract import Changed, Get, Interrupted, KeyHasRevision, KeyIsAbsent, Put, Snapshot, Transaction
 from trunkline.store.plugins.redis import watch as watch_module
-from trunkline.testing.etcd import TcpProxy
+from trunkline.testing.proxy import TcpProxy
 from trunkline.testing.store_liveness import WAIT, next_change, next_snapshot, put
 
 if TYPE_CHECKING:

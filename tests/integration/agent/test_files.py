@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from trunkline import Agent, File, typed
+from trunkline import Agent, DescriptorList, File, MemoryKind, typed
 from trunkline.errors import (
     BackendError,
     MemoryRegistrationError,
@@ -85,6 +85,56 @@ def test_cancelled_and_expired_transfers_are_quiet_and_may_be_made_again(agent: 
     agent.deregister(kv)
     memory[:] = 2  # quiet: nothing of this arrives
     assert set(np.unique(np.fromfile(tmp_path / "spill", np.uint8)).tolist()) <= {0, 1}
+
+
+def test_files_that_are_closed_while_registered_stay_apart(agent: Agent, tmp_path: Path) -> None:
+    """Their descriptors' numbers are what transfers tell files apart by; a number is used again once it is free."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    memory = np.zeros((4, SIZE), np.uint8)
+    kv = agent.register(memory)
+    spills = []
+    for number in range(4):
+        with File(tmp_path / str(number), "w+", size=SIZE) as file:
+            spills.append(agent.register(file))
+        memory[number] = number + 1
+    del file
+    for number, spill in enumerate(spills):
+        agent.write(kv[number], to=spill).wait()
+    for number in range(4):
+        assert (np.fromfile(tmp_path / str(number), np.uint8) == number + 1).all()
+    for spill in spills:
+        agent.deregister(spill)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_number_that_comes_to_mean_another_file_is_refused(agent: Agent, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(bytes(SIZE))
+    number = os.open(tmp_path / "one", os.O_RDWR)
+    segments = DescriptorList.of(MemoryKind.FILE, [(0, SIZE, number)])
+    one = agent.register(segments)
+    os.close(number)
+    assert os.open(tmp_path / "two", os.O_RDWR) == number
+    with pytest.raises(MemoryRegistrationError, match="stands for another file"):
+        agent.register(segments)
+    agent.deregister(one)
+    agent.register(segments)
+    os.close(number)
+
+
+def test_a_direct_file_of_any_size(agent: Agent, tmp_path: Path) -> None:
+    memory = bytes_of(3 * SIZE, 1)
+    kv = agent.register(memory)
+    with File(tmp_path / "direct", "w+", size=2 * SIZE + 100, direct=True) as file:
+        spill = agent.register(file)
+    agent.write(kv[: 2 * SIZE], to=spill[: 2 * SIZE]).wait()
+    with pytest.raises(BackendError, match=r"direct' was opened with O_DIRECT.*pad them, or open it without"):
+        agent.write(kv[: 2 * SIZE + 100], to=spill)
+    memory[:] = 9
+    agent.read(spill, into=kv[: 2 * SIZE + 100]).wait()
+    np.testing.assert_array_equal(memory[: 2 * SIZE], bytes_of(3 * SIZE, 1)[: 2 * SIZE])
+    assert not memory[2 * SIZE : 2 * SIZE + 100].any()
+    assert (memory[2 * SIZE + 100 :] == 9).all()
 
 
 def test_what_was_deregistered_is_not_used(agent: Agent, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,47 +11,33 @@ from trunkline import Agent, MemoryKind, StoredObject
 from trunkline.errors import MemoryInUseError, TransferCancelledError, TransferDeadlineError, TransferError
 from trunkline.nixl._api import nixl_agent, nixl_agent_config
 from trunkline.testing.backend import bytes_of
-from trunkline.testing.s3 import Proxy, S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trunkline.testing.proxy import HttpProxy
+    from trunkline.testing.s3 import S3Server
+
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")).start() as server:
-        yield server
+MIB = 1 << 20
 
 
 @pytest.fixture
-def bucket(server: S3Server) -> str:
-    name = f"bucket-{uuid.uuid4().hex}"
-    server.client().create_bucket(Bucket=name)
-    return name
-
-
-@pytest.fixture
-def proxy(server: S3Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def agent(server: S3Server, bucket: str, proxy: Proxy) -> Iterator[Agent]:
+def agent(s3: S3Server, bucket: str, s3_proxy: HttpProxy) -> Iterator[Agent]:
     with Agent("a", store="", devices="lo") as agent:
-        agent.create_backend("object", bucket=bucket, **server.options(endpoint=proxy.endpoint))
+        agent.create_backend("object", bucket=bucket, **s3.options(endpoint=s3_proxy.endpoint))
         yield agent
 
 
-def test_writes_an_object_and_reads_ranges_of_it(agent: Agent, server: S3Server, bucket: str) -> None:
+def test_writes_an_object_and_reads_ranges_of_it(agent: Agent, s3: S3Server, bucket: str) -> None:
     data, back = bytes_of(20 * MIB, 1), np.zeros(20 * MIB, np.uint8)
     memory, result = agent.register(data), agent.register(back)
     stored = agent.register(StoredObject("kv/block", data.nbytes))
     handle = agent.write(memory, to=stored).wait()
     assert handle.telemetry.backend == "OBJ"
-    assert server.client().get_object(Bucket=bucket, Key="kv/block")["Body"].read() == data.tobytes()
+    assert s3.client().get_object(Bucket=bucket, Key="kv/block")["Body"].read() == data.tobytes()
     agent.read(stored, into=result).wait()
     np.testing.assert_array_equal(back, data)
     found, missing = agent.query(["kv/block", "kv/other"], kind=MemoryKind.OBJECT)
@@ -68,12 +53,12 @@ def test_what_the_store_refuses_is_in_the_error(agent: Agent, bucket: str) -> No
 
 
 def test_a_deadline_and_a_cancel_end_a_transfer_with_a_store_that_hangs(
-    agent: Agent, proxy: Proxy, server: S3Server, bucket: str
+    agent: Agent, s3_proxy: HttpProxy, s3: S3Server, bucket: str
 ) -> None:
-    server.client().put_object(Bucket=bucket, Key="k", Body=b"x" * 100)
+    s3.client().put_object(Bucket=bucket, Key="k", Body=b"x" * 100)
     data = np.zeros(100, np.uint8)
     memory, stored = agent.register(data), agent.register(StoredObject("k", 100))
-    proxy.is_stalled = True
+    s3_proxy.is_stalled = True
     with pytest.raises(TransferDeadlineError):
         agent.read(stored, into=memory, deadline=0.2).wait(20)
     handle = agent.read(stored, into=memory)
@@ -83,19 +68,19 @@ def test_a_deadline_and_a_cancel_end_a_transfer_with_a_store_that_hangs(
     with pytest.raises(TransferCancelledError):
         handle.wait(20)
     assert not data.any()
-    proxy.is_stalled = False
+    s3_proxy.is_stalled = False
     agent.read(stored, into=memory).wait()
     assert data.tobytes() == b"x" * 100
 
 
-def test_nixl_s_api_moves_objects(server: S3Server, bucket: str, proxy: Proxy) -> None:
+def test_nixl_s_api_moves_objects(s3: S3Server, bucket: str, s3_proxy: HttpProxy) -> None:
     agent = nixl_agent("n", nixl_agent_config(backends=[]))
     params = {
         "bucket": bucket,
-        "endpoint_override": proxy.endpoint.removeprefix("http://"),
+        "endpoint_override": s3_proxy.endpoint.removeprefix("http://"),
         "scheme": "http",
-        "access_key": server.access_key_id,
-        "secret_key": server.secret_access_key,
+        "access_key": s3.access_key_id,
+        "secret_key": s3.secret_access_key,
         "use_virtual_addressing": "false",
         "req_checksum": "required",
         "num_threads": "4",
@@ -121,7 +106,7 @@ def test_nixl_s_api_moves_objects(server: S3Server, bucket: str, proxy: Proxy) -
         assert state == "DONE"
     np.testing.assert_array_equal(back, data)
     for key in ("named", "6"):
-        assert server.client().get_object(Bucket=bucket, Key=key)["Body"].read() == data.tobytes()
+        assert s3.client().get_object(Bucket=bucket, Key=key)["Body"].read() == data.tobytes()
     asked = agent.query_memory([(0, 0, 0, "named"), (0, 0, 0, "other")], "OBJ", "OBJ")
     assert asked[0] is not None
     assert asked[0]["size"] == "1000"

@@ -17,8 +17,8 @@ from trunkline.errors import (
     SupersededError,
 )
 from trunkline.store import open_store
-from trunkline.testing.etcd import TcpProxy
 from trunkline.testing.faulty_store import Fault, FaultyStore
+from trunkline.testing.proxy import TcpProxy
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trunkline.nixl import nixl_agent, nixl_agent_config
+from trunkline.nixl._bindings import nixlBackendError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +55,8 @@ def test_memory_goes_to_a_file_and_back(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(there, np.arange(1 << 16, dtype=np.uint8))
             memory[:] = 0  # the write's; the read brings it back
         assert agent.query_memory([(0, 0, 0, str(path)), (0, 0, 0, "/nowhere/x")], "POSIX", "FILE")[0] is not None
+        with pytest.raises(nixlBackendError, match="name too long"):
+            agent.query_memory([(0, 0, 0, "x" * 300)], "POSIX", "FILE")
         agent.deregister_memory(file)
         os.close(number)
     finally:
@@ -64,6 +67,8 @@ def test_ucx_brings_cma_along(monkeypatch: pytest.MonkeyPatch) -> None:
     for setting, expected in (("on", ["UCX", "CMA"]), ("off", ["UCX"])):
         monkeypatch.setenv("TRUNKLINE_CMA", setting)
         agent = nixl_agent("a", nixl_agent_config(backends=["UCX"]))
-        assert [each.name for each in agent.trunkline.backends() if each.is_open] == expected
+        reports = {each.name: each for each in agent.trunkline.backends()}
+        assert [name for name, each in reports.items() if each.is_open] == expected
+        assert reports["CMA"].reason == (None if setting == "on" else "TRUNKLINE_CMA=off")
         assert list(agent.backends) == ["UCX"]
         agent.close()

@@ -145,7 +145,7 @@ def test_the_address_of_another_agent_loads_nothing(start: Callable[..., Ours]) 
         return bool(failures)
 
     eventually(is_told)
-    assert "is where agent 'b' listens, not 'c'; nothing was loaded" in str(failures[0])
+    assert "those of agent 'b', not of 'c'; nothing was loaded" in str(failures[0])
     assert not a.agent.check_remote_metadata("b")
 
 

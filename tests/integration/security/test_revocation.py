@@ -14,7 +14,7 @@ from trunkline.directory import Directory
 from trunkline.directory.event import DirectoryEvent, PeerJoined, PeerUpdated, StoreBack, StoreLost, Synced
 from trunkline.directory.sharing import close_all
 from trunkline.errors import StoreAuthError
-from trunkline.testing.etcd import TcpProxy
+from trunkline.testing.proxy import TcpProxy
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:

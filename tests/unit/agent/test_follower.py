@@ -112,8 +112,8 @@ class Bench:
     def vanish(self, agent: Agent) -> None:
         """Take an agent's record away, as if its lease had run out, and let that be settled."""
         publisher = agent._membership.publisher  # type: ignore[union-attr]
-        publisher._is_closed = True  # it does not mend what follows
-        session = publisher._session
+        publisher._holder.is_closed = True  # it does not mend what follows
+        session = publisher._holder.session
         assert session is not None
         self.store.revoke(session.lease.id, timeout=1)
         observer = self.follower.observer
@@ -300,7 +300,7 @@ def test_a_lost_peer_is_dropped_after_one_ttl(bench: Bench, lost: tuple[Agent, P
 def test_a_lost_peer_that_comes_back_is_the_same(bench: Bench, lost: tuple[Agent, Peer, Told]) -> None:
     prefill, peer, told = lost
     publisher = prefill._membership.publisher  # type: ignore[union-attr]
-    publisher._is_closed = False
+    publisher._holder.is_closed = False
     publisher._observer.upkeep.request(publisher)
     told.until(PeerJoined, 2)
     assert (peer.gone, bench.decode.peer("prefill-0")) == (None, peer)

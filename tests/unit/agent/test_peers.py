@@ -350,3 +350,47 @@ def test_closing_the_agent_buries_its_peers(pair: Pair) -> None:
     pair.decode.close()
     assert pair.peer.wait_gone(0) == "agent 'decode-0' was closed"
     assert pair.link(pair.peer).is_closed
+
+
+class Second(SteppedBackend):
+    name = "SECOND"
+
+
+def test_a_backend_opened_later_reaches_a_peer_that_is_loaded(pair: Pair) -> None:
+    moving = pair.decode.read(pair.peer["kv"], into=pair.local)
+    late = Second("decode-0")
+    for agent, backend in ((pair.prefill, Second("prefill-0")), (pair.decode, late)):
+        agent._memory.adopt(backend)
+        agent.engine.add_backend(backend)
+    pair.prefill.publish()
+    eventually(lambda: "SECOND" in pair.peer.target.links)
+    assert pair.decode.peer("prefill-0") is pair.peer
+    assert moving.state.name == "POSTED"  # what was under way goes on
+    transfer = pair.decode.read(pair.peer["kv"], into=pair.local, backend="second")
+    late.in_flight[0].complete()
+    assert transfer.wait().telemetry.backend == "SECOND"
+    me = pair.decode.peer("decode-0")
+    assert set(me.target.links) == {"STEPPED", "SECOND"}
+
+
+def test_a_backend_opened_later_reaches_the_agent_itself(pair: Pair) -> None:
+    me = pair.decode.peer("decode-0")
+    late = Second("decode-0")
+    pair.decode._memory.adopt(late)
+    pair.decode.engine.add_backend(late)
+    assert pair.decode.peer("decode-0") is me
+    assert set(me.target.links) == {"STEPPED", "SECOND"}
+    assert len(me.target.section.lookup("SECOND", MemoryKind.DRAM)) == 1
+
+
+def test_what_a_late_backend_refuses_changes_nothing(pair: Pair) -> None:
+    pair.decode.engine.add_backend(Second("decode-0"))
+    peer = pair.load("a", [4096], info=INFO)
+    rows = np.array([(4096, 8, 0)], np.uint64)
+    section = SectionMetadata("SECOND", MemoryKind.DRAM, rows, RemoteKeys.of([b"none of theirs"]))
+    metadata = AgentMetadata("remote-0", {"STEPPED": INFO, "SECOND": INFO}, (section,))
+    record = PeerRecord(metadata, "1" * 32, None, {}, "b")
+    with pytest.raises(MetadataDecodeError):
+        pair.decode._peers.load(pair.decode.engine, record)
+    assert set(peer.target.links) == {"STEPPED"}
+    assert peer.labels == ("a",)

@@ -64,7 +64,7 @@ def test_a_built_in_name_can_not_be_taken_over() -> None:
 def test_says_what_is_wrong_with_a_name() -> None:
     with pytest.raises(
         ConfigurationError,
-        match=r"no backend 'smoke'; installed: broken, cma, gds, gds_mt, loopback, object, picky, posix, ucx",
+        match=r"no backend 'smoke'; installed: broken, cma, gds, gds_mt, loopback, obj, picky, posix, ucx",
     ):
         create_backend("smoke", "agent")
     with pytest.raises(BackendUnavailableError, match=r"no\.such\.module"):

@@ -119,9 +119,11 @@ def test_takeover_replaces_a_live_holder_and_its_keys(
 
 
 def test_an_older_session_of_the_same_incarnation_is_replaced(
-    store: FaultyStore, directory: Directory, other_directory: Directory
+    store: FaultyStore, directory: Directory, other_store: Store, clock: FakeClock
 ) -> None:
-    other_directory.open_publisher("a", incarnation=ONE)
+    older = Session(other_store, MetadataKey("/prod", "a"), other_store.grant(30, timeout=1), clock)
+    presence = Presence(incarnation=ONE, process=local_process())
+    older.claim(presence, Content(), Deadline(1, clock), takeover=False, is_patient=False)
     directory.open_publisher("a", incarnation=ONE, timeout=0)
     entry, _ = store.get(RECORD, timeout=1)
     assert entry is not None

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trunkline.directory import roster as module
+from trunkline.directory import mirror
 from trunkline.directory.event import (
     LeaveReason,
     PeerJoined,
@@ -288,10 +288,10 @@ def test_late_news_of_a_slower_watch_changes_nothing(bench: Bench) -> None:
 
 
 def test_deleted_keys_are_not_remembered_without_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TOMBSTONES", 3)
+    monkeypatch.setattr(mirror, "TOMBSTONES", 3)
     bench.snapshot(revision=1)
     bench.delete(*(f"{RECORDS}{number}" for number in range(9)), revision=2)
-    assert len(bench.roster._tombstones) == 3
+    assert len(bench.roster._mirror._tombstones) == 3
 
 
 @pytest.mark.parametrize("revision", [3, 50])

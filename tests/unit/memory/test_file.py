@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import gc
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +14,6 @@ from trunkline.memory.buffer import buffer_of
 from trunkline.memory.file import File, StoredObject
 from trunkline.memory.kind import MemoryKind
 from trunkline.memory.typed import typed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def is_open(number: int) -> bool:
@@ -31,10 +31,14 @@ def test_a_file_is_memory_from_its_start(tmp_path: Path) -> None:
         buffer = buffer_of(file)
         assert (buffer.kind, buffer.address, buffer.nbytes, buffer.device) == (MemoryKind.FILE, 0, 4096, file.fileno())
         assert buffer.name == str(path)
-        assert buffer.owner is file
         assert not buffer.readonly
         assert typed(file, "F16", (2, 1024)).shape == (2, 1024)
         number = file.fileno()
+    assert is_open(number)  # the buffer needs it
+    assert "closed" in repr(file)
+    with pytest.raises(FileError, match="was closed"):
+        buffer_of(file)
+    del buffer
     assert not is_open(number)
     file.close()
     with pytest.raises(FileError, match="was closed"):
@@ -57,6 +61,44 @@ def test_modes(tmp_path: Path) -> None:
         assert path.read_bytes() == bytes(10)
     with pytest.raises(FileError, match="File exists"):
         File(path, "x+", size=10)
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path, "an object of bytes"])
+def test_paths_are_texts_bytes_or_objects_that_have_one(tmp_path: Path, kind: Any) -> None:
+    class Named:
+        def __fspath__(self) -> bytes:
+            return path
+
+    path = os.fsencode(tmp_path) + b"/latin-\xe9"
+    given = Named() if kind == "an object of bytes" else kind(os.fsdecode(path))
+    with File(given, "w+", size=8) as file:
+        assert os.fsencode(file.path) == path
+        assert buffer_of(file).name == os.fsdecode(path)
+        assert os.path.samestat(os.stat(path), os.fstat(file.fileno()))  # noqa: PTH116  beside fstat
+    with pytest.raises(FileError, match="null byte"):
+        File(tmp_path / "a\0b")
+    with pytest.raises(TypeError, match="PathLike"):
+        File(3)  # type: ignore[arg-type]
+
+
+def test_direct_files_pass_the_page_cache_or_say_that_they_can_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(os, "O_DIRECT"):
+        with pytest.raises(FileError, match="no O_DIRECT"):
+            File(tmp_path / "x", "w+", size=4096, direct=True)
+        return
+    with File(tmp_path / "x", "w+", size=4096, direct=True) as file:
+        assert fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_DIRECT
+
+    def refuse(path: Path, flags: int, mode: int) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(FileError, match=r"Invalid argument; this file system has no direct I/O: leave out direct=True"):
+        File(tmp_path / "x", direct=True)
+    with pytest.raises(FileError, match=r"Invalid argument$"):
+        File(tmp_path / "x")
 
 
 def test_says_why_a_file_can_not_be_used(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ class Bench:
     def vanish(self, adapter: NixlAdapter) -> None:
         """Let an adapter's lease end without its knowing."""
         publisher = adapter._membership.publisher
-        publisher._is_closed = True  # it does not mend what follows
-        session = publisher._session
+        publisher._holder.is_closed = True  # it does not mend what follows
+        session = publisher._holder.session
         assert session is not None
         self.store.revoke(session.lease.id, timeout=1)
         observer = adapter._membership.observer

@@ -38,6 +38,8 @@ from trunkline.testing.waiting import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trunkline.directory import Publication
+
 
 # -- publishing ------------------------------------------------------------------------------------------------
 
@@ -142,7 +144,7 @@ def test_a_name_that_is_taken_over(bench: Bench, adapter: NixlAdapter) -> None:
 
 def test_a_lost_session_is_mended_without_a_call(bench: Bench, adapter: NixlAdapter, agent: FakeAgent) -> None:
     adapter.publish()
-    session = adapter._membership.publisher._session
+    session = adapter._membership.publisher._holder.session
     assert session is not None
     bench.store.revoke(session.lease.id, timeout=1)
     eventually(lambda: adapter._membership.publisher.sessions == 2 and adapter.lost is None)
@@ -246,12 +248,19 @@ def test_in_a_forked_child(adapter: NixlAdapter) -> None:
     adapter._closed = False
 
 
-def test_a_fetch_that_ends_after_the_adapter(bench: Bench, adapter: NixlAdapter, agent: FakeAgent) -> None:
+def test_a_fetch_that_ends_after_the_adapter(
+    bench: Bench, adapter: NixlAdapter, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.peer()
-    found = Directory(bench.store).fetch("peer", timeout=5)
-    adapter.close(drain=0)
+    found = [Directory(bench.store).fetch("peer", timeout=5)]
+
+    def find_and_close(*_: object) -> list[Publication]:
+        adapter.close(drain=0)
+        return found
+
+    monkeypatch.setattr(adapter._membership, "fetch", find_and_close)
     with pytest.raises(ClosedError):
-        adapter._follower._take_in(found)
+        adapter.fetch("peer")
     assert agent.asked == []
 
 

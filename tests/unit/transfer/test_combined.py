@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,9 @@ import pytest
 from trunkline.backend.contract import Operation, Posting, Status
 from trunkline.errors import ClosedError, PeerGoneError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import ArrayMemory, make_posting, segments_of
+from trunkline.testing.backend import PATIENCE, ArrayMemory, make_posting, segments_of
 from trunkline.testing.stepped import SteppedBackend, SteppedRequest
+from trunkline.testing.waiting import eventually
 from trunkline.transfer.combined import CombinedRequest
 
 if TYPE_CHECKING:
@@ -127,3 +129,108 @@ def test_a_part_that_can_not_be_posted(parts: Parts, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(parts.requests[0], "post", refuse)
     with pytest.raises(ClosedError):
         parts.whole.post()
+
+
+def finished_round(parts: Parts) -> None:
+    parts.whole.post()
+    for request in parts.requests:
+        request.complete()
+    assert parts.whole.poll() == Status.DONE
+
+
+def test_nothing_is_announced_while_another_thread_posts(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_round(parts)
+    entered, go_on = threading.Event(), threading.Event()
+    seen: list[Status] = []
+    post = parts.requests[0].post
+
+    def held(notification: bytes | None = None) -> Status:
+        entered.set()
+        go_on.wait(PATIENCE)
+        return post(notification)
+
+    monkeypatch.setattr(parts.requests[0], "post", held)
+    poster = threading.Thread(target=lambda: seen.append(parts.whole.post(b"note")))
+    poster.start()
+    entered.wait(PATIENCE)
+    others = [
+        threading.Thread(target=lambda: seen.append(parts.whole.poll())),
+        threading.Thread(target=lambda: seen.append(parts.whole.wait(time.monotonic()))),
+    ]
+    for thread in others:
+        thread.start()
+        thread.join(0.05)  # it waits; what it may not do is to take the last round's end for this one's
+    go_on.set()
+    for thread in [poster, *others]:
+        thread.join(PATIENCE)
+    assert seen == [Status.IN_PROGRESS] * 3
+    assert parts.sent == []
+
+
+def test_a_round_that_could_not_be_posted_announces_nothing(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(notification: bytes | None = None) -> Status:
+        raise ClosedError("closed")
+
+    finished_round(parts)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.requests[0], "post", refuse)
+        with pytest.raises(ClosedError):
+            parts.whole.post(b"note")
+    assert parts.whole.poll() == Status.IDLE
+    assert parts.sent == []
+    monkeypatch.setattr(parts.requests[1], "post", refuse)
+    parts.whole.post(b"note")
+    parts.requests[0].complete()
+    assert parts.whole.poll() == Status.FAILED
+    assert parts.whole.completed == len(ROWS)  # of this round; the other part's are of the one before
+    assert parts.sent == []
+
+
+def test_who_waits_stops_the_others_when_one_fails(parts: Parts) -> None:
+    ends: list[Status] = []
+    parts.whole.post(b"note")
+    waiter = threading.Thread(target=lambda: ends.append(parts.whole.wait(time.monotonic() + PATIENCE)))
+    waiter.start()
+    parts.requests[0].fail("torn")
+    eventually(lambda: parts.requests[1].is_stopping)
+    parts.requests[1].drain()
+    waiter.join(PATIENCE)
+    assert ends == [Status.FAILED]
+
+
+def test_a_wait_ends_at_its_time_and_goes_on_over_the_notification(parts: Parts) -> None:
+    note = parts.backend.prepare(parts.requests[0].posting, None)
+    note.post()
+    parts.note = note
+    parts.whole.post(b"note")
+    for ready in ([], parts.requests[:1], parts.requests[1:]):
+        for request in ready:
+            request.complete()
+        started = time.monotonic()
+        assert parts.whole.wait(started + 0.02) == Status.IN_PROGRESS
+        assert 0.02 <= time.monotonic() - started < PATIENCE / 10
+    threading.Timer(0.02, note.complete).start()
+    assert parts.whole.wait(time.monotonic() + PATIENCE) == Status.DONE
+
+
+def test_stopping_reaches_the_notification(parts: Parts) -> None:
+    note = parts.backend.prepare(parts.requests[0].posting, None)
+    note.post()
+    parts.note = note
+    parts.whole.post(b"note")
+    before = parts.whole.is_announcing
+    for request in parts.requests:
+        request.complete()
+    parts.whole.poll()
+    assert (before, parts.whole.is_announcing) == (False, True)
+    parts.whole.stop()
+    note.drain()
+    assert parts.whole.poll() == Status.STOPPED
+    note.post()
+    parts.whole.post(b"note")
+    for request in parts.requests:
+        request.complete()
+    parts.whole.poll()
+    note.fail("Connection reset")
+    assert [parts.whole.poll(), parts.whole.poll()] == [Status.FAILED] * 2
+    assert parts.whole.reason == "the data arrived, but the notification could not be sent: Connection reset"

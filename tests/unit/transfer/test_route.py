@@ -116,3 +116,20 @@ def test_says_of_each_why_not() -> None:
         choose(engine, peer("OTHER"), SMALL)
     with pytest.raises(NoBackendError, match="UCX: it was not asked for"):
         choose(engine, peer("UCX"), SMALL, {"DISK"})
+
+
+def test_a_quicker_one_in_the_way_is_the_rival_if_the_plan_would_fit_it() -> None:
+    engine = engine_of(
+        backend("UCX", remote_kinds=BOTH),
+        backend("KEYLESS", remote_kinds=BOTH, keyless=True, cost=QUICK),
+        backend("OTHER", remote_kinds=BOTH, cost=QUICK),
+    )
+    early, away = Link("not answered yet"), Link("on another host")
+    assert choose(engine, peer("UCX", KEYLESS=early, OTHER=away), SMALL) == Route("UCX", "UCX", "UCX", rival="KEYLESS")
+    assert choose(engine, peer("UCX", OTHER=away), SMALL).rival is None  # another account
+    assert choose(engine, peer("UCX", KEYLESS=early), SMALL, {"UCX"}).rival is None  # not asked for
+    assert choose(engine, peer("UCX", "KEYLESS"), SMALL) == Route("KEYLESS", "UCX", "UCX")
+    slow = engine_of(backend("UCX", remote_kinds=BOTH), backend("KEYLESS", remote_kinds=BOTH, keyless=True, cost=WIDE))
+    assert choose(slow, peer("UCX", KEYLESS=early), SMALL).rival is None
+    with pytest.raises(NoBackendError, match="KEYLESS: not answered yet"):
+        choose(engine, peer("UCX", KEYLESS=early), SMALL, {"KEYLESS"})

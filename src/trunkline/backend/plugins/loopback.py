@@ -1,4 +1,4 @@
-"""The model backend: moves bytes within one agent, between memory and files, while ``post`` runs."""
+"""The model backend: moves bytes within one agent, between memory, files and objects, while ``post`` runs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
 
 class Segment(NamedTuple):
-    """A registered range: of memory, or where there is a descriptor of that file."""
+    """A registered range.
+
+    Attributes:
+        start: Its address, or its offset.
+        size: Its size.
+        place: What it is a range of: an open file by its descriptor, an object, or None for memory.
+    """
 
     start: int
     size: int
-    file: int | None
+    place: int | bytearray | None
 
     def covers(self, address: int, length: int) -> bool:
         """Return whether a range lies within it."""
@@ -36,33 +42,35 @@ class Segment(NamedTuple):
 
 
 _NOTHING = Segment(0, 0, None)
+_KINDS = frozenset({MemoryKind.DRAM, MemoryKind.BLOCK, MemoryKind.FILE, MemoryKind.OBJECT})
 
 
 class LoopbackBackend:
-    """Copies between registered DRAM and FILE segments of one agent; a request is DONE when ``post`` returns.
+    """Copies between registered segments of one agent; a request is DONE when ``post`` returns.
 
-    Remote slots are local ones, and any kind may be on either side. It is the contract in its plainest form, so it
-    checks what it can: a posting whose rows leave their segments fails instead of copying.
+    Remote slots are local ones, and any kind may be on either side but VRAM, which no processor reaches without a
+    driver. Objects are kept in memory as long as the backend. It is the contract in its plainest form, so it checks
+    what it can: a posting whose rows leave their segments fails instead of copying.
 
     Args:
         agent_name: For messages.
+
+    Attributes:
+        objects: What was stored, by key.
     """
 
     name = "LOOPBACK"
-    capabilities = Capabilities(
-        frozenset({MemoryKind.DRAM, MemoryKind.FILE}),
-        own_kinds=frozenset({MemoryKind.DRAM, MemoryKind.FILE}),
-        cost=Cost(start=2e-6, row=2e-6, rate=2e9),
-    )
+    capabilities = Capabilities(_KINDS, own_kinds=_KINDS, cost=Cost(start=2e-6, row=2e-6, rate=2e9))
 
     def __init__(self, agent_name: str) -> None:
         self._agent_name = agent_name
         self._lock = threading.Lock()  # guards the slots
+        self.objects: dict[str, bytearray] = {}
         self._segments: dict[int, Segment] = {}
         self._next_slot = 0
         self._is_closed = False
 
-    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:  # noqa: ARG002
+    def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:
         """Register N×3 segments (address, length, device); all or none. Raises MemoryRegistrationError."""
         self.check_open()
         if kind not in self.capabilities.local_kinds:
@@ -76,12 +84,20 @@ class LoopbackBackend:
         is_memory = kind is MemoryKind.DRAM
         bad = np.flatnonzero(((address == 0) & is_memory) | (length == 0) | (address + length < address))
         if len(bad):
-            raise self._refused(int(bad[0]), segments, "is not memory" if is_memory else "is no range of a file")
-        files: list[int | None] = [None] * len(segments) if is_memory else self._duplicated(segments)
+            raise self._refused(
+                int(bad[0]), segments, "is not memory" if is_memory else "is no range of a file or object"
+            )
+        places: Sequence[int | bytearray | None]
+        if is_memory:
+            places = [None] * len(segments)
+        elif kind is MemoryKind.OBJECT:
+            places = self._stored(segments, names)
+        else:
+            places = self._duplicated(segments)
         with self._lock:
             slots = np.arange(self._next_slot, self._next_slot + len(segments), dtype=np.int32)
             self._next_slot += len(segments)
-            made = map(Segment, address.tolist(), length.tolist(), files)
+            made = map(Segment, address.tolist(), length.tolist(), places)
             self._segments.update(zip(slots.tolist(), made, strict=True))
         return slots
 
@@ -89,7 +105,7 @@ class LoopbackBackend:
         """Forget registered segments."""
         self.check_open()
         with self._lock:
-            _close([self._segments.pop(slot, _NOTHING).file for slot in slots.tolist()])
+            _close([self._segments.pop(slot, _NOTHING).place for slot in slots.tolist()])
 
     def prepare(self, posting: Posting, peer: BackendPeer | None) -> LoopbackRequest:
         """Bind a posting; ``peer`` must be None."""
@@ -102,7 +118,7 @@ class LoopbackBackend:
         """Forget all segments. Idempotent."""
         with self._lock:
             self._is_closed = True
-            _close([segment.file for segment in self._segments.values()])
+            _close([segment.place for segment in self._segments.values()])
             self._segments.clear()
 
     @property
@@ -121,8 +137,14 @@ class LoopbackBackend:
         if self._is_closed:
             raise ClosedError(f"the loopback backend of agent {self._agent_name!r} is closed", agent=self._agent_name)
 
-    def _duplicated(self, segments: NDArray[np.uint64]) -> list[int | None]:
-        files: list[int | None] = []
+    def _stored(self, segments: NDArray[np.uint64], keys: Sequence[str]) -> list[bytearray]:
+        if len(keys) != len(segments) or not all(keys):
+            row = next((row for row, key in enumerate(keys) if not key), min(len(keys), len(segments) - 1))
+            raise self._refused(row, segments, "has no key (names=)")
+        return [self.objects.setdefault(key, bytearray()) for key in keys]
+
+    def _duplicated(self, segments: NDArray[np.uint64]) -> list[int]:
+        files: list[int] = []
         for row, number in enumerate(segments[:, 2].tolist()):
             try:
                 files.append(os.dup(number))
@@ -201,7 +223,7 @@ class LoopbackRequest:
                 if not segment.covers(address, length):
                     self.end(Status.FAILED, f"{length} bytes at {address:#x} are not in registered segment {slot}")
                     return
-            source, sink = (near.file, local), (far.file, remote)
+            source, sink = (near.place, local), (far.place, remote)
             if posting.operation is Operation.READ:
                 source, sink = sink, source
             try:
@@ -222,8 +244,8 @@ class LoopbackRequest:
         self.status = status
 
 
-def _copy(source: tuple[int | None, int], sink: tuple[int | None, int], length: int) -> None:
-    """Copy bytes between two places: an offset in a file, or without one an address."""
+def _copy(source: tuple[int | bytearray | None, int], sink: tuple[int | bytearray | None, int], length: int) -> None:
+    """Copy bytes between two places: an offset in a file or an object, or an address."""
     (here, start), (there, at) = source, sink
     if here is None and there is None:
         ctypes.memmove(at, start, length)
@@ -231,23 +253,28 @@ def _copy(source: tuple[int | None, int], sink: tuple[int | None, int], length: 
     data = ctypes.string_at(start, length) if here is None else _read(here, start, length)
     if there is None:
         ctypes.memmove(at, data, length)
-        return
-    done = 0
-    while done < length:
-        done += os.pwrite(there, memoryview(data)[done:], at + done)
+    elif isinstance(there, bytearray):
+        there.extend(bytes(max(0, at - len(there))))
+        there[at : at + length] = data
+    else:
+        done = 0
+        while done < length:
+            done += os.pwrite(there, memoryview(data)[done:], at + done)
 
 
-def _read(file: int, offset: int, length: int) -> bytes:
+def _read(place: int | bytearray, offset: int, length: int) -> bytes:
     data = bytearray()
     while len(data) < length:
-        piece = os.pread(file, length - len(data), offset + len(data))
+        at, left = offset + len(data), length - len(data)
+        piece = bytes(place[at : at + left]) if isinstance(place, bytearray) else os.pread(place, left, at)
         if not piece:
-            raise OSError(errno.EIO, f"the file ends after {len(data)} of {length} bytes at {offset}")
+            what = "object" if isinstance(place, bytearray) else "file"
+            raise OSError(errno.EIO, f"the {what} ends after {len(data)} of {length} bytes at {offset}")
         data += piece
     return bytes(data)
 
 
-def _close(files: Sequence[int | None]) -> None:
-    for file in files:
-        if file is not None:
-            os.close(file)
+def _close(places: Sequence[int | bytearray | None]) -> None:
+    for place in places:
+        if isinstance(place, int):
+            os.close(place)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from trunkline.errors import BackendError, ClosedError, ForkedError, MetadataDec
 from trunkline.memory.kind import MemoryKind
 from trunkline.testing.backend import PATIENCE, make_posting, segments_of
 from trunkline.testing.cma_target import CmaTarget
+from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +49,11 @@ def other() -> Iterator[CmaBackend]:
     made.wake()
     thread.join(PATIENCE)
     made.close()
+
+
+def seconds_on_a_processor(pid: int) -> float:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int(task.joinpath("schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def test_a_socket_that_is_not_here_is_an_obstacle_that_says_so(backend: CmaBackend) -> None:
@@ -154,10 +161,64 @@ def test_a_closed_backend_refuses_everything(other: CmaBackend) -> None:
     peer.close()
     backend.close()
     assert "closed" in repr(backend)
-    end = time.monotonic() + PATIENCE
-    while other.connections and time.monotonic() < end:
-        time.sleep(0.001)
-    assert other.connections == 0
+    eventually(lambda: not other.connections)
+
+
+def test_a_backend_is_closed_before_a_peer_whose_end_nobody_took(backend: CmaBackend) -> None:
+    with CmaTarget(4096) as target:
+        peer = target.load_into(backend)
+        peer.connect(PATIENCE)
+        target.kill()
+        assert "has ended" in (peer.obstacle or "")
+    backend.close()
+    peer.close()
+    assert peer.obstacle == "the peer was closed"
+
+
+def test_a_peer_that_is_waited_for_can_be_asked_and_closed_meanwhile(backend: CmaBackend) -> None:
+    """Nobody drives the target, so it never answers."""
+    silent = CmaBackend("silent")
+    peer = backend.load_peer("silent", silent.connection_info())
+    link, waits = peer.link, 0
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            return getattr(link, name)
+
+        def wait(self, seconds: float) -> None:
+            nonlocal waits
+            waits += 1
+            assert peer.obstacle == "the peer has not answered yet"
+            link.wait(seconds)
+            if waits == 2:
+                peer.close()
+
+    peer.link = Watched()  # type: ignore[assignment]
+    peer.connect(PATIENCE)
+    assert waits == 2
+    assert peer.obstacle == "the peer was closed"
+    silent.close()
+
+
+def test_connections_below_none_are_none(other: CmaBackend) -> None:
+    few = CmaBackend("few", connections=-1)
+    peer = other.load_peer("few", few.connection_info())
+    few.progress()
+    assert few.connections == 0
+    assert "hung up" in (peer.obstacle or "")
+    few.close()
+
+
+def test_a_connection_that_a_cloned_child_has_too_is_forgotten(backend: CmaBackend) -> None:
+    """The child's copy keeps what its parent closes in the set of what that waits for: it would never sleep again."""
+    with CmaTarget(4096) as target:
+        peer = target.load_into(backend)
+        peer.connect(PATIENCE)
+        target.ask("clone")
+        peer.close()
+        before = seconds_on_a_processor(target.pid)
+        backend.run(time.monotonic() + 0.5)
+        assert seconds_on_a_processor(target.pid) - before < 0.1
 
 
 def test_a_closed_peer_is_not_used(backend: CmaBackend, other: CmaBackend) -> None:

@@ -14,12 +14,12 @@ from tests.standin.cufile import VARIANTS, Standin, TemporaryFile, linked
 
 from trunkline.backend.contract import Operation, Posting, Status
 from trunkline.backend.plugins.gds import GdsBackend, GdsMtBackend
-from trunkline.errors import BackendError, ForkedError, MemoryRegistrationError
+from trunkline.errors import BackendError, BackendUnavailableError, ForkedError, MemoryRegistrationError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import Link, bytes_of, finish, make_posting, segments_of
+from trunkline.testing.backend import PATIENCE, Link, bytes_of, finish, make_posting, segments_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -182,31 +182,61 @@ def test_a_descriptor_is_duplicated(link: Link) -> None:
     assert not other.read().any()
 
 
-def test_a_file_is_opened_by_its_path_where_the_descriptor_is_not_its(
-    link: Link, standin: Standin, tmp_path: Path
-) -> None:
+def test_a_path_with_a_mode_is_opened_and_a_mere_path_is_a_name(link: Link, standin: Standin, tmp_path: Path) -> None:
+    """As with the POSIX backend: an agent registers a file with both, and transfers may go through either."""
     memory, far, other = bytes_of(4096, 1), link.place(np.zeros(4096, np.uint8)), link.place(np.zeros(1, np.uint8))
-    far.name = str(far.path)  # type: ignore[attr-defined]
-    for device in (other.device, 1 << 30, far.device):
-        far.device = device
-        request = link.prepare(Operation.WRITE, memory, far, [(0, 0, 4096)])
-        far.write = lambda data: None  # type: ignore[method-assign]
+    path = far.path  # type: ignore[attr-defined]
+    standin.record()
+    for device, name in ((other.device, f"rw,direct:{path}"), (1 << 40, f"rw:{path}"), (far.device, "/some/name")):
+        slots = link.initiator.register(MemoryKind.FILE, np.array([[0, 4096, device]], np.uint64), [name])
+        posting = make_posting(Operation.WRITE, memory, link.register(memory), far, slots, [(0, 0, 4096)])
+        request = link.initiator.prepare(posting, None)
+        far.write(np.zeros(4096, np.uint8))
         assert finish(request, request.post()) == Status.DONE
         np.testing.assert_array_equal(far.read(), memory)
     assert other.read().tolist() == [0]
+    assert [call.split()[-1] for call in standin.calls if call.startswith("cuFileHandleRegister")] == [
+        "direct=1",
+        "direct=0",
+        "direct=0",
+    ]
+
+
+def test_a_device_number_stands_for_one_file_at_a_time(link: Link, standin: Standin) -> None:
+    one, other = (link.place(np.zeros(8, np.uint8)) for _ in range(2))
+    number, kept = one.device, os.dup(one.device)
+    slots = link.offer(one)
+    os.dup2(other.device, number)  # closed, and its number used again
+    with pytest.raises(MemoryRegistrationError, match=rf"stands for 'descriptor {number}', or .*; none was registered"):
+        link.offer(one)
+    assert standin.alive["files"] == 1
+    os.dup2(kept, number)
+    link.offer(one)
+    os.close(kept)
+    link.initiator.deregister(slots)
+    os.dup2(other.device, number)
+    with pytest.raises(MemoryRegistrationError, match="stands for"):
+        link.offer(one)
+    link.initiator.deregister(slots + 1)
+    link.offer(one)
 
 
 def test_files_that_can_not_be_are_told(link: Link, standin: Standin, tmp_path: Path) -> None:
     backend = link.initiator
-    with pytest.raises(MemoryRegistrationError, match=r"segment 0 of 1 \(FILE of '.*nowhere'.*No such file"):
-        backend.register(MemoryKind.FILE, np.array([[0, 8, 1 << 30]], np.uint64), [str(tmp_path / "nowhere")])
-    with pytest.raises(MemoryRegistrationError, match=r"device 1073741824\): .*Bad file descriptor"):
-        backend.register(MemoryKind.FILE, np.array([[0, 8, 1 << 30]], np.uint64))
-    reader, writer = os.pipe()
-    with pytest.raises(MemoryRegistrationError, match="neither a regular file nor a block device"):
-        backend.register(MemoryKind.FILE, np.array([[0, 8, reader]], np.uint64))
-    os.close(reader)
-    os.close(writer)
+    os.mkfifo(tmp_path / "fifo")
+    cases = [
+        ([0, 8, 0], f"rw:{tmp_path / 'nowhere'}", r"segment 0 of 1 \(FILE of 'rw:.*nowhere'.*ENOENT: No such file"),
+        ([0, 8, 1 << 30], "", r"device 1073741824\): .*EBADF: Bad file descriptor"),
+        ([0, 8, 0], f"ro:{tmp_path / 'fifo'}", "it is a FIFO: only regular files and block devices"),
+        ([(1 << 63) - 4, 4, 0], "", "it is empty, or nowhere"),
+    ]
+    for segment_of_file, name, message in cases:
+        with pytest.raises(MemoryRegistrationError, match=message):
+            backend.register(MemoryKind.FILE, np.array([segment_of_file], np.uint64), [name])
+    appending = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    with pytest.raises(MemoryRegistrationError, match="O_APPEND"):
+        backend.register(MemoryKind.FILE, np.array([[0, 8, appending]], np.uint64))
+    os.close(appending)
     assert standin.alive["files"] == 0
 
 
@@ -274,7 +304,8 @@ def test_a_thousand_cycles_leave_nothing(link: Link, standin: Standin) -> None:
             threading.active_count(),
             standin.alive,
             len(backend._pool.table.resources),  # type: ignore[attr-defined]
-            backend._buffers,  # type: ignore[attr-defined]
+            dict(backend._buffers),  # type: ignore[attr-defined]
+            dict(backend._files),  # type: ignore[attr-defined]
         )
 
     cycle()
@@ -282,21 +313,83 @@ def test_a_thousand_cycles_leave_nothing(link: Link, standin: Standin) -> None:
     for _ in range(1000):
         cycle()
     assert state() == before
-    assert not backend._buffers  # type: ignore[attr-defined]
+    assert before[-2:] == ({}, {})
 
 
-def test_in_a_forked_child_it_refuses(standin: Standin) -> None:
-    backend = GdsMtBackend("agent")
-    backend._pool._process += 1
-    for refused in (
-        backend.progress,
-        backend.wake,
-        lambda: backend.register(MemoryKind.DRAM, np.zeros((0, 3), np.uint64)),
-    ):
-        with pytest.raises(ForkedError, match="spawn"):
-            refused()
-    backend.close()  # nothing of the parent's is ended
-    assert standin.alive["drivers"] == 1
-    backend._pool._process -= 1
+def in_a_child(check: Callable[[], object]) -> int:
+    """Return the exit status of a forked child that does something: 0 if it raised nothing."""
+    child = os.fork()
+    if child == 0:
+        try:
+            check()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_in_a_forked_child_it_refuses(link: Link, standin: Standin) -> None:
+    """Also while a thread of the parent holds the lock, which nobody ever releases in the child."""
+    backend, memory = link.initiator, bytes_of(64, 1)
+    assert isinstance(backend, (GdsBackend, GdsMtBackend))
+    request = link.prepare(Operation.WRITE, memory, link.place(np.zeros(64, np.uint8)), [(0, 0, 64)])
+    assert finish(request, request.post()) == Status.DONE
+
+    def check() -> None:
+        for refused in (
+            backend.progress,
+            backend.wake,
+            request.post,
+            request.poll,
+            request.stop,
+            lambda: request.wait(0),
+            lambda: backend.register(MemoryKind.DRAM, np.zeros((0, 3), np.uint64)),
+        ):
+            with pytest.raises(ForkedError, match="spawn"):
+                refused()
+        with pytest.raises(BackendUnavailableError, match="opened before this process was forked"):
+            GdsMtBackend("another")
+        backend.close()  # nothing of the parent's is ended
+        assert standin.alive["drivers"] == 1
+
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with backend._pool.lock:
+            locked.set()
+            done.wait(PATIENCE)
+
+    holder = threading.Thread(target=hold, name="holder")
+    holder.start()
+    locked.wait(PATIENCE)
+    try:
+        assert in_a_child(check) == 0
+    finally:
+        done.set()
+        holder.join()
+    assert finish(request, request.post()) == Status.DONE
     backend.close()
     assert "closed" in repr(backend)
+
+
+def test_with_fewer_threads_it_works_and_with_none_it_says_so(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, room = threading.Thread.start, [0]
+
+    def start_some(thread: threading.Thread) -> None:
+        if not room[0]:
+            raise RuntimeError("can't start new thread")
+        room[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    with linked(GdsMtBackend("agent", thread_count=3), tmp_path) as link:
+        memory, far = bytes_of(64, 1), link.place(np.zeros(64, np.uint8))
+        request = link.prepare(Operation.WRITE, memory, far, [(0, 0, 64)])
+        with pytest.raises(BackendError, match=r"'agent' can't have a thread \(can't start new thread\)"):
+            request.post()
+        assert request.poll() == Status.IDLE
+        room[0] = 1
+        assert finish(request, request.post()) == Status.DONE
+        np.testing.assert_array_equal(far.read(), memory)

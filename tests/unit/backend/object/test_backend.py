@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
+import signal
 import threading
 import time
 import traceback
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,12 +19,10 @@ from tests.fault.object.moves import MIB, opened, request_of
 
 from trunkline.backend.contract import Operation, Status
 from trunkline.backend.plugins.object import ObjectBackend
+from trunkline.backend.plugins.object.worker import DRAIN
 from trunkline.errors import BackendError, ClosedError, ConfigurationError, ForkedError, MemoryRegistrationError
 from trunkline.memory.kind import MemoryKind
 from trunkline.testing.backend import PATIENCE, bytes_of, finish, segments_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Answer:
@@ -142,10 +143,10 @@ def test_refuses_keys_that_a_store_would_change(key: str) -> None:
 def test_rows_have_to_lie_in_registered_segments() -> None:
     with opened_on(MemoryStore()) as backend:
         request = request_of(backend, Operation.READ, np.zeros(100, np.uint8), "key")
-        backend.deregister(request.posting.remote_slot)  # type: ignore[attr-defined]
+        backend.deregister(request.posting.remote_slot)
         assert request.post() == Status.FAILED
         assert request.reason == "a segment of this transfer is registered no more"
-        again = backend.prepare(request.posting, None)  # type: ignore[attr-defined]
+        again = backend.prepare(request.posting, None)
         assert again.post() == Status.FAILED
         assert again.reason == "row 0: 100 bytes at 0x0 of an object are not in registered segment 1"
 
@@ -188,12 +189,14 @@ def test_a_thousand_registrations_and_backends_leave_nothing(tmp_path: Path) -> 
         for operation in Operation:
             request = request_of(backend, operation, memory, "key")
             assert finish(request, request.post()) == Status.DONE, request.reason
-            backend.deregister(np.unique(request.posting.local_slot))  # type: ignore[attr-defined]
-            backend.deregister(request.posting.remote_slot)  # type: ignore[attr-defined]
+            backend.deregister(np.unique(request.posting.local_slot))
+            backend.deregister(request.posting.remote_slot)
 
-    def held() -> tuple[int, int]:
+    def held() -> tuple[int, int, list[str]]:
         gc.collect()
-        return len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208  as plain as it gets
+        status = Path("/proc/self/status").read_text().splitlines()
+        pinned = [line for line in status if line.startswith(("VmLck", "VmPin"))]
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), pinned
 
     (tmp_path / "key").write_bytes(memory.tobytes())
     with opened_on(LocalStore(tmp_path)) as backend:
@@ -210,7 +213,7 @@ def test_a_thousand_registrations_and_backends_leave_nothing(tmp_path: Path) -> 
         assert held() == during
         assert len(backend._table.keys) <= 32
         assert not backend._worker._running
-        assert not backend._worker._tasks
+        assert not backend._worker._rounds
     for _ in range(50):
         with opened_on(LocalStore(tmp_path)) as backend:
             move(backend)
@@ -218,15 +221,37 @@ def test_a_thousand_registrations_and_backends_leave_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_a_child_process_is_told() -> None:
+def test_a_child_process_is_told_though_the_lock_was_taken() -> None:
     with opened_on(MemoryStore()) as backend:
         request = request_of(backend, Operation.WRITE, np.zeros(100, np.uint8), "key")
         assert finish(request, request.post()) == Status.DONE
+        uses = [
+            request.post,
+            request.poll,
+            lambda: request.wait(0),
+            request.stop,
+            lambda: backend.query(MemoryKind.OBJECT, ["key"]),
+            lambda: backend.run(0),
+            lambda: backend.outstanding,
+            lambda: backend.deregister(request.posting.local_slot),
+            backend.take_finished,
+        ]
         reading, writing = os.pipe()
+        held, forked = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with backend._worker.lock:
+                held.set()
+                forked.wait(PATIENCE)
+
+        holder = threading.Thread(target=hold, name="holder")
+        holder.start()
+        held.wait(PATIENCE)
         child = os.fork()
         if not child:
+            signal.alarm(int(PATIENCE))
             try:
-                for use in (request.post, lambda: backend.query(MemoryKind.OBJECT, ["key"]), backend.take_finished):
+                for use in uses:
                     with pytest.raises(ForkedError):
                         use()
                 backend.close()
@@ -235,11 +260,101 @@ def test_a_child_process_is_told() -> None:
                 traceback.print_exc()
             finally:
                 os._exit(0)
+        forked.set()
+        holder.join()
         os.close(writing)
         os.waitpid(child, 0)
         assert os.read(reading, 10) == b"told"
         os.close(reading)
         assert finish(request, request.post()) == Status.DONE
+
+
+class HangingStore:
+    """Never answers."""
+
+    def __init__(self) -> None:
+        self.is_asked = threading.Event()
+
+    async def head_async(self, key: str) -> None:
+        self.is_asked.set()
+        await asyncio.Event().wait()
+
+
+def test_closing_ends_a_question_at_once() -> None:
+    store = HangingStore()
+    with opened_on(store) as backend:
+        ends: list[type[Exception]] = []
+
+        def ask() -> None:
+            try:
+                backend.query(MemoryKind.OBJECT, ["a", "b"])
+            except Exception as error:
+                ends.append(type(error))
+
+        thread = threading.Thread(target=ask, name="ask")
+        thread.start()
+        assert store.is_asked.wait(PATIENCE)
+        began = time.monotonic()
+        backend.close()
+        assert time.monotonic() - began < DRAIN
+        thread.join(PATIENCE)
+        assert ends == [ClosedError]
+
+
+class RefusingStore(CountingStore):
+    """Refuses every question, a moment later."""
+
+    async def head_async(self, key: str) -> dict[str, Any]:
+        await super().head_async(key)
+        raise PermissionError("not for you")
+
+
+def test_one_question_that_fails_is_the_last() -> None:
+    store = RefusingStore()
+    with opened_on(store, concurrency=1) as backend:
+        with pytest.raises(BackendError, match="asking about refusing://key-0 failed: not for you"):
+            backend.query(MemoryKind.OBJECT, [f"key-{number}" for number in range(50)])
+        store.requests = 0
+        with pytest.raises(BackendError):
+            backend.query(MemoryKind.OBJECT, ["last"])
+        assert store.requests == 1
+
+
+@pytest.mark.parametrize("lacking", ["threads", "files"])
+def test_a_thread_that_can_not_be_started_is_tried_again_at_the_next_use(
+    lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread") if lacking == "threads" else OSError(errno.EMFILE, "too many")
+
+    with opened_on(MemoryStore()) as backend:
+        request = request_of(backend, Operation.WRITE, np.zeros(100, np.uint8), "key")
+        with monkeypatch.context() as patch:
+            if lacking == "threads":
+                patch.setattr(threading.Thread, "start", refuse)
+            else:
+                patch.setattr(asyncio, "new_event_loop", refuse)
+            for use in (request.post, lambda: backend.query(MemoryKind.OBJECT, ["key"])):
+                with pytest.raises(BackendError, match=r"can't start its thread .*: raise the limits"):
+                    use()
+        assert request.poll() == Status.IDLE
+        assert not backend._worker._running
+        assert finish(request, request.post()) == Status.DONE
+
+
+def test_takes_the_secrets_of_a_store_that_is_open_out_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "FromEnvironment")
+
+    class OpenStore:
+        config: ClassVar = {"bucket": "b", "secret_access_key": "FromConfig"}
+
+        async def head_async(self, key: str) -> None:
+            raise ValueError("FromConfig and FromEnvironment are wrong")
+
+    with opened_on(OpenStore()) as backend:
+        with pytest.raises(BackendError) as caught:
+            backend.query(MemoryKind.OBJECT, ["key"])
+        assert str(caught.value) == "asking about open://b/key failed: *** and *** are wrong"
 
 
 def test_closing_wakes_who_waits() -> None:

@@ -57,8 +57,15 @@ def test_takes_bucket_and_endpoint_of_the_environment_of_nixl() -> None:
     environment = {"AWS_DEFAULT_BUCKET": "default", "AWS_ENDPOINT_OVERRIDE": "http://localhost:9000"}
     config = config_of({"region": "eu"}, environment)
     assert (config["bucket"], config["endpoint"]) == ("default", "http://localhost:9000")
+    assert config_of({"scheme": "http"}, {**environment, "AWS_ENDPOINT_OVERRIDE": "h:1"})["endpoint"] == "http://h:1"
     config = config_of({"bucket": "mine", "endpoint": "https://elsewhere"}, environment)
     assert (config["bucket"], config["endpoint"]) == ("mine", "https://elsewhere")
+
+
+@pytest.mark.parametrize("url", ["memory://", "gs://bucket", "file:///tmp"])
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "http://localhost:9000"])
+def test_the_endpoint_of_the_environment_of_nixl_is_for_s3_alone(url: str, endpoint: str) -> None:
+    assert open_location(url, {}, environment={"AWS_ENDPOINT_OVERRIDE": endpoint}).label == url
 
 
 @pytest.mark.parametrize(
@@ -69,6 +76,8 @@ def test_takes_bucket_and_endpoint_of_the_environment_of_nixl() -> None:
         ({"req_checksum": "never"}, "it is 'required' or 'supported'"),
         ({"colour": "green"}, r"could not be opened with these options \(colour\)"),
         ({"ca_bundle": "/no/such/file"}, "ca_bundle='/no/such/file' can't be read"),
+        ({"bucket": "other"}, "named by url= or by bucket='other', not by both"),
+        ({"client_options": "timeout=3"}, "client_options is a dict .*, not a str"),
     ],
 )
 def test_refuses_what_it_can_not_do(options: dict[str, Any], said: str) -> None:

@@ -30,6 +30,14 @@ Debug source: ..."""
                 "lower concurrency, or more retries"
             ),
         ),
+        (
+            OSError(SLOW_DOWN.replace("PUT", "DELETE")),
+            (
+                "HTTP 503 Service Unavailable, SlowDown (Please reduce.) when the upload was aborted because a part of "
+                "it had failed: the store throttles or is overloaded: use a lower concurrency, or more retries; parts "
+                "may be left at the store"
+            ),
+        ),
         (FileNotFoundError("Object at location a not found"), "there is no such object: check the key"),
         (ValueError("nothing known\nof two lines"), "nothing known of two lines"),
     ],

@@ -13,6 +13,7 @@ from trunkline.backend.plugins.object.plan import MOST_PARTS, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from random import Random
 
     from numpy.typing import NDArray
 
@@ -88,6 +89,14 @@ def test_an_upload_has_no_more_parts_than_a_store_takes() -> None:
     assert parts_of(plan)[-1][2] == 100 << 30
 
 
+def test_ranges_too_far_apart_to_be_counted_are_refused() -> None:
+    posting_rows = [(0, 0, 0, 8), (8, 0, 1 << 61, 8), (16, 1, 0, 8), (24, 1, 1 << 61, 8)]
+    assert plan_of(Operation.READ, posting_rows).obstacle == (
+        "its objects' ranges are too far apart for one transfer: make several of it"
+    )
+    assert not plan_of(Operation.READ, posting_rows[1:]).obstacle
+
+
 def test_nothing_to_move() -> None:
     for operation in Operation:
         plan = plan_of(operation, [])
@@ -129,9 +138,9 @@ def test_scatters_what_was_read_to_where_it_belongs(rows: list[tuple[int, int, i
     lengths=st.lists(st.integers(1, 90), min_size=1, max_size=12),
     order=st.randoms(use_true_random=False),
 )
-def test_gathers_what_is_written_from_where_it_lies(lengths: list[int], order: object) -> None:
+def test_gathers_what_is_written_from_where_it_lies(lengths: list[int], order: Random) -> None:
     rows = list(range(len(lengths)))
-    order.shuffle(rows)  # type: ignore[attr-defined]
+    order.shuffle(rows)
     memory = np.random.default_rng(len(lengths)).integers(0, 256, 100 * len(lengths), np.uint8)
     begins = np.cumsum([0, *lengths])
     plan = plan_of(

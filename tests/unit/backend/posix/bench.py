@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from trunkline.backend.plugins.posix import PosixBackend
     from trunkline.backend.plugins.posix.request import PosixRequest
     from trunkline.testing.backend import Rows
+
+_numbers = itertools.count(1 << 32)
 
 
 def file_posting(operation: Operation, memory: NDArray[Any], near: Slots, far: Slots, rows: Rows) -> Posting:
@@ -48,8 +51,16 @@ class Bench:
         self.backend = backend
 
     def prepare(
-        self, operation: Operation, memory: NDArray[Any], name: str, rows: Rows, *, device: int = 0, size: int = 1 << 30
+        self,
+        operation: Operation,
+        memory: NDArray[Any],
+        name: str,
+        rows: Rows,
+        *,
+        device: int | None = None,
+        size: int = 1 << 30,
     ) -> PosixRequest:
+        device = next(_numbers) if device is None else device
         self.near = self.backend.register(MemoryKind.DRAM, segments_of(memory))
         self.far = self.backend.register(MemoryKind.FILE, np.array([[0, size, device]], np.uint64), [name])
         return self.backend.prepare(file_posting(operation, memory, self.near, self.far, rows), None)

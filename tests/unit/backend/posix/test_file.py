@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ if sys.platform != "linux":
     pytest.skip("the POSIX backend is for Linux only", allow_module_level=True)
 
 from trunkline.backend.plugins.posix import PosixBackend
-from trunkline.backend.plugins.posix.file import PathMode
-from trunkline.errors import MemoryRegistrationError
+from trunkline.backend.plugins.posix.file import OpenFile
+from trunkline.errors import ClosedError, MemoryRegistrationError
 from trunkline.memory.kind import MemoryKind
 
 if TYPE_CHECKING:
@@ -34,26 +34,6 @@ def descriptors() -> set[str]:
 
 def register(backend: PosixBackend, device: int, name: str = "") -> None:
     backend.register(MemoryKind.FILE, np.array([[0, 4096, device]], np.uint64), (name,) if name else ())
-
-
-@pytest.mark.parametrize(
-    ("text", "flags"),
-    [
-        ("ro:/a", os.O_RDONLY),
-        ("rw:/a", os.O_RDWR),
-        ("rw,direct,create:/a", os.O_RDWR | os.O_DIRECT | os.O_CREAT),
-        ("ro,sync,noatime:/a", os.O_RDONLY | os.O_SYNC | os.O_NOATIME),
-    ],
-)
-def test_a_path_with_modes_is_understood(text: str, flags: int) -> None:
-    assert PathMode.parse(text) == ("/a", flags)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "/a", "/a:b", "rw", "rw:", "wo:/a", "rw,direkt:/a", "rw,:/a", ",rw:/a", "ro,rw:/a"]
-)
-def test_anything_else_is_a_name(text: str) -> None:
-    assert PathMode.parse(text) is None
 
 
 def test_what_has_no_offsets_is_refused_by_its_kind(backend: PosixBackend, tmp_path: Path) -> None:
@@ -122,8 +102,52 @@ def test_a_file_is_opened_once_whatever_number_of_segments_it_has(backend: Posix
     slots.append(backend.register(MemoryKind.FILE, segments[:1], [f"rw:{tmp_path / 'file'}"]))
     assert len(descriptors()) == before + 3
     slots.append(backend.register(MemoryKind.FILE, np.array([[0, 8, direct]], np.uint64)))
+    assert len(descriptors()) == before + 4
     os.close(device)
     os.close(direct)
     for each in slots:
         backend.deregister(each)
     assert len(descriptors()) == before
+
+
+def test_a_device_number_stands_for_one_file_at_a_time(backend: PosixBackend, tmp_path: Path) -> None:
+    """Transfers find a file's segments by it: of two, one would be written in place of the other."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(bytes(8))
+    number = os.open(tmp_path / "one", os.O_RDWR)
+    segments = np.array([[0, 8, number]], np.uint64)
+    slots = [backend.register(MemoryKind.FILE, segments)]
+    before = len(descriptors())
+    os.close(number)
+    assert os.open(tmp_path / "two", os.O_RDWR) == number
+    for names in ((), (f"rw:{tmp_path / 'two'}",), (f"ro:{tmp_path / 'one'}",)):
+        with pytest.raises(
+            MemoryRegistrationError, match=rf"device {number} stands for another.*; none was registered"
+        ):
+            backend.register(MemoryKind.FILE, segments, names)
+    with pytest.raises(MemoryRegistrationError, match=r"two' can't be registered: device 5 stands for another file"):
+        backend.register(
+            MemoryKind.FILE, np.array([[0, 8, 5]] * 2, np.uint64), [f"rw:{tmp_path / name}" for name in ("one", "two")]
+        )
+    assert len(descriptors()) == before
+    slots.append(backend.register(MemoryKind.FILE, segments, [f"rw:{tmp_path / 'one'}"]))  # the same file
+    for each in slots:
+        backend.deregister(each)
+    backend.register(MemoryKind.FILE, segments)
+    os.close(number)
+
+
+def test_registered_while_it_is_closed_nothing_stays_open(
+    backend: PosixBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = descriptors()
+    open_file = OpenFile.__init__
+
+    def open_and_close(file: OpenFile, *arguments: Any) -> None:
+        open_file(file, *arguments)
+        backend.close()
+
+    monkeypatch.setattr(OpenFile, "__init__", open_and_close)
+    with pytest.raises(ClosedError):
+        register(backend, 0, f"rw,create:{tmp_path / 'file'}")
+    assert descriptors() == before

@@ -7,7 +7,8 @@ ForkedError; after `Engine.close`, ClosedError.
 
 from typing import Any
 
-from trunkline.backend.contract import Posting, Status
+from trunkline.backend import contract
+from trunkline.backend.contract import Posting
 
 class Engine:
     """The requests of one agent, what it says to those who connect, and the connections they keep.
@@ -101,24 +102,9 @@ class Link:
 
     def close(self) -> None: ...
 
-class Request:
-    """A posting bound to a link: `trunkline.backend.contract.Request`, compiled.
+class Request(contract.Request):  # type: ignore[misc]  # its members are the protocol's
+    """A posting bound to a link.
 
     Its rows are cut into chunks of at most 1 MiB and 1,024 rows, large rows too. `post` copies some itself; the thread
     in `Engine.run`, and those that call `poll` or `wait`, copy the rest side by side.
     """
-
-    owner: Any
-
-    def post(self, notification: bytes | None = None) -> Status: ...
-    def poll(self) -> Status: ...
-    def wait(self, until: float) -> Status: ...
-    def stop(self) -> None: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def completed(self) -> int: ...
-    @property
-    def post_ns(self) -> int: ...
-    @property
-    def total_ns(self) -> int: ...

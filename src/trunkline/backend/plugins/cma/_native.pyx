@@ -11,9 +11,9 @@ from libc.string cimport memcmp, memcpy
 
 import os
 
-from trunkline.backend.contract import Status
 from trunkline.errors import BackendError, BackendUnavailableError, ClosedError, ForkedError, TransferStateError
 
+include "../contract.pxi"
 include "native/system.pxi"
 include "native/state.pxi"
 include "native/copying.pxi"
@@ -21,18 +21,6 @@ include "native/link.pxi"
 include "native/driving.pxi"
 
 watch_forks()
-
-cdef tuple _STATUSES = tuple(Status(value) for value in range(-2, 3))
-cdef int64_t _NEVER = 1 << 62
-
-
-cdef inline object status_object(int status):
-    return _STATUSES[status + 2]
-
-
-cdef inline int64_t nanoseconds(double seconds) noexcept:
-    return _NEVER if seconds > 4e9 else <int64_t> (seconds * 1e9)
-
 
 include "native/engine.pxi"
 include "native/peer.pxi"

@@ -111,9 +111,7 @@ class CmaPeer:
                     peer=self.name,
                     timeout=timeout,
                 )
-            with self._lock:
-                if self._is_connected and not self._is_closed:
-                    self.link.wait(remaining)
+            self.link.wait(remaining)  # without the lock: others may ask for the obstacle meanwhile
 
     def abort(self, reason: str) -> None:
         """Fail everything posted to this peer, and wait for what is being copied (at most 1 MiB a thread).

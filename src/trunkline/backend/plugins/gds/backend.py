@@ -12,7 +12,13 @@ from trunkline.backend.plugins.gds.library import Library
 from trunkline.backend.plugins.gds.pool import Pool
 from trunkline.backend.plugins.gds.request import GdsRequest
 from trunkline.backend.plugins.gds.segment import RegisteredBuffer, RegisteredFile, devices_of
-from trunkline.errors import BackendError, BackendUnavailableError, ConfigurationError, MemoryRegistrationError
+from trunkline.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ConfigurationError,
+    FileError,
+    MemoryRegistrationError,
+)
 from trunkline.memory.kind import MemoryKind
 
 if TYPE_CHECKING:
@@ -40,12 +46,14 @@ class CuFileBackend:
         self._pool = pool
         self._library = library
         self._buffers: dict[tuple[int, int, int], RegisteredBuffer] = {}
+        self._files: dict[int, RegisteredFile] = {}
+        """By device number, the one that was registered last."""
 
     def register(self, kind: MemoryKind, segments: NDArray[np.uint64], names: Sequence[str] = ()) -> Slots:
         """Register N×3 segments (address, length, device); all or none.
 
-        A file's descriptor is duplicated; where it is not a descriptor of the file that its name says, the name is
-        opened instead, for direct I/O where the file system has it.
+        A file's descriptor is duplicated. Where its name says how to open it (``rw,direct:/path``) that is done, and
+        its device is only a number. One number stands for one file at a time.
 
         Raises:
             MemoryRegistrationError: One can't be registered; none was.
@@ -67,14 +75,15 @@ class CuFileBackend:
             row = 0
             try:
                 for row, (address, length, device) in enumerate(segments.tolist()):
-                    if length == 0 or address + length >= 2**64 or (kind is not MemoryKind.FILE and address == 0):
+                    is_file = kind is MemoryKind.FILE
+                    if length == 0 or address + length >= 2 ** (63 if is_file else 64) or not (is_file or address):
                         raise ValueError("it is empty, or nowhere")
-                    if kind is MemoryKind.FILE:
+                    if is_file:
                         held.append(self._file(files, device, names[row] if names else ""))
                     else:
                         held.append(self._buffer(address, length, int(devices[row])))
                 return pool.table.add(segments, devices, held)
-            except (ValueError, OSError, BackendError) as error:
+            except (ValueError, FileError, BackendError) as error:
                 pool.drop(held)
                 address, length, device = segments[row].tolist()
                 named = f" of {names[row]!r}" if names else ""
@@ -93,7 +102,15 @@ class CuFileBackend:
         if found is not None:
             found.holders += 1
             return found
-        files[device, name] = made = RegisteredFile(self._library, device, name)
+        made = RegisteredFile(self._library, device, name)
+        other = self._files.get(device)
+        if other is not None and other.holders and other.identity != made.identity:
+            made.end()
+            raise ValueError(
+                f"its device number stands for {other.name!r}, or for the same file opened otherwise, which is "
+                "registered: deregister that first, or give this one another number"
+            )
+        files[device, name] = self._files[device] = made
         return made
 
     def _buffer(self, address: int, length: int, device: int) -> RegisteredBuffer:
@@ -111,8 +128,8 @@ class CuFileBackend:
         pool.check_open()
         with pool.lock:
             pool.drop(pool.table.remove(slots))
-            for key in [key for key, buffer in self._buffers.items() if not buffer.holders]:
-                del self._buffers[key]
+            self._buffers = {key: buffer for key, buffer in self._buffers.items() if buffer.holders}
+            self._files = {device: file for device, file in self._files.items() if file.holders}
 
     def prepare(self, posting: Posting, peer: BackendPeer | None) -> GdsRequest:
         """Bind a posting; ``peer`` must be None."""

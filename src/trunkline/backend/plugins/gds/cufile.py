@@ -193,7 +193,7 @@ class CuFile:
         """Call cuFileRead or cuFileWrite; return the bytes moved, or an error's number, negative."""
         call = self._library.cuFileRead if opcode == READ else self._library.cuFileWrite
         moved: int = call(handle, base, size, file_offset, base_offset)
-        return -ctypes.get_errno() if moved == -1 else moved
+        return -(ctypes.get_errno() or errno.EIO) if moved == -1 else moved
 
     def set_up_batch(self, limit: int) -> int:
         """Return the handle of a batch of up to ``limit`` entries."""

@@ -38,6 +38,7 @@ class Library:
         cufile: Its calls.
         cuda: The CUDA driver.
         users: How many have it open.
+        process: The process that opened it.
     """
 
     def __init__(self, path: str, cufile: CuFile, cuda: Cuda) -> None:
@@ -45,6 +46,7 @@ class Library:
         self.cufile = cufile
         self.cuda = cuda
         self.users = 1
+        self.process = os.getpid()
         self._is_ours = True
         try:
             cufile.open_driver()
@@ -79,12 +81,19 @@ class Library:
                 system's.
 
         Raises:
-            BackendUnavailableError: The library, the CUDA driver, a GPU or the kernel module is missing.
+            BackendUnavailableError: The library, the CUDA driver, a GPU or the kernel module is missing; or the process
+                was forked from one that had it open.
         """
         with _lock:
             path, loaded = _load(os.fspath(wanted) if wanted else os.environ.get(ENVIRONMENT))
             shared = _open.get(path)
             if shared is not None:
+                if shared.process != os.getpid():
+                    raise BackendUnavailableError(
+                        f"cuFile ({path}) was opened before this process was forked, and can't be used after that: "
+                        "start this process by spawn",
+                        library=path,
+                    )
                 shared.users += 1
                 return shared
             try:

@@ -65,33 +65,54 @@ class Pool:
         self._process = os.getpid()
 
     def check_open(self) -> None:
-        """Raise ClosedError, or ForkedError in a child process, for which cuFile does not work."""
+        """Raise ClosedError, or ForkedError in a child process."""
+        self.check_process()
+        if self.is_closed:
+            raise ClosedError(f"the {self.name} backend of agent {self.agent_name!r} is closed", agent=self.agent_name)
+
+    def check_process(self) -> None:
+        """Raise ForkedError in a child process, for which cuFile does not work."""
         if self._process != os.getpid():
             raise ForkedError(
                 f"the {self.name} backend of agent {self.agent_name!r} was made before this process was forked; "
                 "make a new agent in the parent, or start the child by spawn",
                 agent=self.agent_name,
             )
-        if self.is_closed:
-            raise ClosedError(f"the {self.name} backend of agent {self.agent_name!r} is closed", agent=self.agent_name)
 
-    def enqueue(self, request: GdsRequest, pieces: int) -> None:
-        """Have a request carried out (under the lock)."""
-        self._queue.append(request)
-        self._running.add(request)
-        for number, carrier in enumerate(self._carriers[len(self._threads) :]):
+    def start_threads(self) -> None:
+        """Start those that are not there yet (under the lock).
+
+        Raises:
+            BackendError: There can be none at all; with fewer than there are carriers it takes longer.
+        """
+        for number, carrier in list(enumerate(self._carriers))[len(self._threads) :]:
             thread = threading.Thread(
                 target=self._run,
                 args=(carrier,),
                 name=f"trunkline-{self.name.lower()}-{self.agent_name}-{number}",
                 daemon=True,
             )
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if self._threads:
+                    return
+                raise BackendError(
+                    f"the {self.name} backend of agent {self.agent_name!r} can't have a thread ({error}): raise the "
+                    "limit of processes",
+                    agent=self.agent_name,
+                ) from error
             self._threads.append(thread)
-            thread.start()
+
+    def enqueue(self, request: GdsRequest, pieces: int) -> None:
+        """Have a request carried out (under the lock)."""
+        self._queue.append(request)
+        self._running.add(request)
         self._work.notify(-(-pieces // self._chunk(pieces)))
 
     def wait(self, holds: Callable[[], object], until: float) -> None:
         """Sleep until something holds, or ``time.monotonic()`` reaches ``until``."""
+        self.check_process()
         with self.lock:
             while not holds():
                 left = until - time.monotonic()
@@ -106,6 +127,7 @@ class Pool:
 
     def stop(self, request: GdsRequest) -> None:
         """Hand out no more of a request, and cancel what can be cancelled."""
+        self.check_process()
         with self.lock:
             if request.status is not Status.IN_PROGRESS:
                 return
@@ -139,7 +161,8 @@ class Pool:
         for request in running:
             self.stop(request)
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():  # where a dropped agent's end may come about
+                thread.join()
         if is_first:
             for carrier in self._carriers:
                 carrier.close()

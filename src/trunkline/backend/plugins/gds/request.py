@@ -112,6 +112,7 @@ class GdsRequest:
             pool.check_open()
             if self.status is Status.IN_PROGRESS:
                 raise TransferStateError(f"this request of the {pool.name} backend is still in progress")
+            pool.start_threads()
             pool.finished.pop(self, None)
             self.reason = self.failure = ""
             self.is_stopping = False
@@ -158,11 +159,12 @@ class GdsRequest:
         return ""
 
     def poll(self) -> Status:
-        """Return the status; an end is then reported."""
-        status = self.status
-        if status is not Status.IN_PROGRESS:
-            self._pool.finished.pop(self, None)
-        return status
+        """Return the status; an end is thereby reported."""
+        if self.status is not Status.IN_PROGRESS:
+            self._pool.check_process()
+            with self._pool.lock:  # not between the end and its being noted, nor while finished ones are taken
+                self._pool.finished.pop(self, None)
+        return self.status
 
     def wait(self, until: float) -> Status:
         """Sleep until the request is quiet or ``time.monotonic()`` reaches ``until``; return the status."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trunkline.backend.file import OwnDescriptor
 from trunkline.backend.plugins.gds.cuda import NO_DEVICE
 from trunkline.backend.plugins.gds.cufile import (
     INVALID_MAPPING_SIZE,
@@ -32,23 +31,21 @@ class RegisteredFile:
 
     Args:
         library: The open library.
-        descriptor: The caller's descriptor, which is duplicated.
-        path: Its path, opened where the descriptor is not a descriptor of that file; empty if not known.
+        device: An open descriptor; it is duplicated.
+        name: The file's path, for messages; or a path and how to open it, and then ``device`` is not looked at.
 
     Raises:
-        OSError: It can't be opened.
+        FileError: It can't be opened, or is no file.
         CuFileError: cuFile refused it.
     """
 
-    def __init__(self, library: Library, descriptor: int, path: str) -> None:
-        self.name = path or f"descriptor {descriptor}"
+    def __init__(self, library: Library, device: int, name: str) -> None:
+        own = OwnDescriptor(device, name)
+        self.name, self.identity = own.label, own.identity
         self.holders = 1
         self._library = library
-        self._descriptor = _open_file(descriptor, path)
+        self._descriptor = own.number
         try:
-            mode = os.fstat(self._descriptor).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-                raise OSError(errno.EINVAL, "it is neither a regular file nor a block device")
             self.handle = library.cufile.register_file(self._descriptor)
         except BaseException:
             os.close(self._descriptor)
@@ -159,38 +156,3 @@ class SegmentTable:
 def devices_of(is_memory_of_gpu: bool, segments: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return the GPU of each segment, or NO_DEVICE."""
     return segments[:, 2].astype(np.int64) if is_memory_of_gpu else np.full(len(segments), NO_DEVICE, np.int64)
-
-
-def _open_file(descriptor: int, path: str) -> int:
-    """Duplicate a descriptor, or open the path if that is another file; for direct I/O where it can be."""
-    try:
-        status = os.fstat(descriptor)
-    except (OSError, OverflowError):
-        if not path:
-            raise
-        status = None
-    if path and (status is None or not _is_same(status, path)):
-        return _open_path(path)
-    return os.dup(descriptor)
-
-
-def _is_same(status: os.stat_result, path: str) -> bool:
-    try:
-        return os.path.samestat(status, os.stat(path))  # noqa: PTH116  beside fstat
-    except FileNotFoundError:  # it was renamed or removed since it was opened
-        return True
-
-
-def _open_path(path: str) -> int:
-    for access in (os.O_RDWR, os.O_RDONLY):
-        for direct in (os.O_DIRECT, 0):
-            try:
-                return os.open(path, access | direct | os.O_CLOEXEC)
-            except PermissionError:
-                break
-            except OSError as error:
-                if not direct:
-                    if access == os.O_RDWR and error.errno == errno.EROFS:
-                        break
-                    raise
-    raise PermissionError(errno.EACCES, "may be neither written nor read", path)

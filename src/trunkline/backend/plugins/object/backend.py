@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,8 +48,8 @@ class ObjectBackend:
         concurrency: Most requests to the store at once; NIXL's ``num_threads``.
         part_size: Most bytes of a request, from 5 MiB on; larger objects are written in parts of it. Memory for
             about ``concurrency`` parts is used while transfers run. NIXL's ``crtMinLimit``.
-        max_retries: How often a request is tried again after 5xx answers (and so throttling), timeouts and broken
-            connections; obstore's default is 10.
+        max_retries: How often a request is tried again after 5xx and 429 answers (throttling is either), timeouts and
+            broken connections; obstore's default is 10.
         retry_timeout: Seconds after which a request is not tried again; obstore's default is 180.
         timeout: Seconds of one try; obstore's default is 30.
         store: An open store of obstore's, instead of a URL and options.
@@ -99,7 +100,8 @@ class ObjectBackend:
         elif url is not None or options or (max_retries, retry_timeout, timeout) != (None, None, None):
             raise ConfigurationError("store= is open already: give it alone, or url= and options", option="store")
         else:
-            location = Location(store, _describe(store), Redaction({}, {}))
+            held: Mapping[str, Any] = getattr(store, "config", None) or {}
+            location = Location(store, _describe(store, held), Redaction(held, os.environ))
         self._agent_name = agent_name
         self._location = location
         self._worker = Worker(agent_name, location, limit)
@@ -224,6 +226,7 @@ class ObjectBackend:
     @property
     def outstanding(self) -> int:
         """How many segments are registered."""
+        self._worker.check_process()
         with self._worker.lock:
             return self._table.outstanding
 
@@ -236,8 +239,7 @@ class ObjectBackend:
         return f"<ObjectBackend of {self._agent_name!r} on {self._location.label}{state}>"
 
 
-def _describe(store: ObjectStore) -> str:
+def _describe(store: ObjectStore, config: Mapping[str, Any]) -> str:
     """Return a name for a store that somebody else opened, of what holds no secret."""
-    config: Mapping[str, Any] = getattr(store, "config", None) or {}
     place = config.get("bucket") or config.get("container_name") or getattr(store, "prefix", None) or ""
     return f"{type(store).__name__.removesuffix('Store').lower()}://{place}"

@@ -76,8 +76,10 @@ def open_location(
             f"object stores need the package obstore ({error}): pip install 'trunkline[object]'"
         ) from error
     redaction = Redaction(options, environment)
-    options = _from_nixl(options, environment)
+    options = _from_nixl(options)
     bucket = options.pop("bucket", None)
+    if url is not None and bucket:
+        raise ConfigurationError(f"a store is named by url= or by bucket={bucket!r}, not by both", option="bucket")
     if url is None:
         bucket = bucket or environment.get("AWS_DEFAULT_BUCKET")
         if not bucket:
@@ -88,17 +90,12 @@ def open_location(
         url = f"s3://{bucket}"
     label = _label(url)
     scheme = urlsplit(url).scheme
-    client: dict[str, Any] = dict(options.pop("client_options", None) or {})
-    ca_bundle = options.pop("ca_bundle", None)
-    if ca_bundle:
-        try:
-            client["root_certificate"] = Path(ca_bundle).read_bytes()
-        except OSError as error:
-            raise ConfigurationError(f"ca_bundle={ca_bundle!r} can't be read: {error}", option="ca_bundle") from error
-    if scheme in {"s3", "s3a"}:
-        if "endpoint" not in options and environment.get("AWS_ENDPOINT_OVERRIDE"):
-            options["endpoint"] = environment["AWS_ENDPOINT_OVERRIDE"]
-        if str(options.get("endpoint", "")).startswith("http://"):
+    client = _client_options(options)
+    protocol = options.pop("scheme", "https")
+    endpoint = options.get("endpoint") or (environment.get("AWS_ENDPOINT_OVERRIDE") if scheme in {"s3", "s3a"} else "")
+    if endpoint:
+        options["endpoint"] = endpoint if "://" in endpoint else f"{protocol}://{endpoint}"
+        if options["endpoint"].startswith("http://"):
             client.setdefault("allow_http", True)
     if timeout is not None:
         client["timeout"] = timedelta(seconds=timeout)
@@ -145,7 +142,24 @@ def seconds(option: str, value: object) -> float | None:
     return number
 
 
-def _from_nixl(options: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+def _client_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take out what is for the HTTP client."""
+    client = options.pop("client_options", None) or {}
+    if not isinstance(client, dict):
+        raise ConfigurationError(
+            f"client_options is a dict of obstore's options for HTTP, not a {type(client).__name__}",
+            option="client_options",
+        )
+    ca_bundle = options.pop("ca_bundle", None)
+    if not ca_bundle:
+        return dict(client)
+    try:
+        return {**client, "root_certificate": Path(ca_bundle).read_bytes()}
+    except OSError as error:
+        raise ConfigurationError(f"ca_bundle={ca_bundle!r} can't be read: {error}", option="ca_bundle") from error
+
+
+def _from_nixl(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options by obstore's names."""
     options = {_NAMES_OF_NIXL.get(name, name): value for name, value in options.items()}
     for name, harmless in _NEEDS_SDK.items():
@@ -164,10 +178,6 @@ def _from_nixl(options: dict[str, Any], environment: Mapping[str, str]) -> dict[
     addressing = options.get("virtual_hosted_style_request")
     if isinstance(addressing, str):
         options["virtual_hosted_style_request"] = addressing.lower() == "true"
-    scheme = options.pop("scheme", "https")
-    endpoint = options.get("endpoint") or environment.get("AWS_ENDPOINT_OVERRIDE")
-    if endpoint and "://" not in endpoint:
-        options["endpoint"] = f"{scheme}://{endpoint}"
     return options
 
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_STATUS = re.compile(r"status code: (\d{3}) ?([^:\n<]*)")
+# What a store says is bounded: it may be anything, of any length.
+_STATUS = re.compile(r"status code: (\d{3}) ?([^:\n<]{0,100})")
 _CODE = re.compile(r"<Code>([^<]{1,200})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,500})</Message>")
 _SYSTEM = re.compile(r'message: "([^"]{1,200})"')
-_KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
-_RETRIES = re.compile(r"retries: (\d+),\s*max_retries: (\d+),\s*elapsed: ([^,\n]+)")
-_QUERY = re.compile(r"(\w+://[^\s?]*)\?\S*")
+_KIND = re.compile(r"HttpError \{\s{0,100}kind: (\w{1,50})")
+_RETRIES = re.compile(r"retries: (\d{1,10}),\s{0,100}max_retries: \d{1,10},\s{0,100}elapsed: ([^,\n]{1,50})")
+_ABORT = "Error performing DELETE"
+"""Nothing else is deleted than uploads."""
+
 _SECRET_NAME = re.compile(r"secret|token|password|sas|(?:^|_)key(?!_id)|credential", re.IGNORECASE)
 _CLOUD = ("AWS_", "AZURE_", "GOOGLE_")
 _DEBUG = "\n\nDebug source"
@@ -34,6 +37,9 @@ _ADVICE = {
     "503": "the store throttles or is overloaded: use a lower concurrency, or more retries",
 }
 _SHORTEST_SECRET = 4
+
+LONGEST = 2000
+"""Characters of an explanation."""
 
 
 class Redaction:
@@ -55,7 +61,8 @@ class Redaction:
 
     def clean(self, error: object) -> str:
         """Return what an error or a text says, on one line."""
-        text = _QUERY.sub(r"\1", " ".join(str(error).split(_DEBUG)[0].split()))
+        words = str(error).split(_DEBUG)[0].split()
+        text = " ".join(word.partition("?")[0] if "://" in word else word for word in words)
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
@@ -82,8 +89,11 @@ def explain(error: BaseException, redaction: Redaction) -> str:
         said = _KINDS.get(kind[1], kind[1]) + (f" ({system[1]})" if system else "")
         advice = "check the endpoint, and that the store is up"
     else:
-        said, advice = redaction.clean(plain), ""
+        said, advice = redaction.clean(plain)[: LONGEST // 2], ""
+    if _ABORT in plain:  # obstore then says nothing of the part
+        said += " when the upload was aborted because a part of it had failed"
+        advice = f"{advice}; parts may be left at the store" if advice else "parts may be left at the store"
     tries = _RETRIES.search(details)
     if tries is not None and int(tries[1]):
-        said += f"; tried {int(tries[1]) + 1} times in {tries[3]}"
+        said += f"; tried {int(tries[1]) + 1} times in {tries[2]}"
     return redaction.clean(said) + (f": {advice}" if advice else "")

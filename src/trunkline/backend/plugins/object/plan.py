@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 COALESCE = 64 << 10
 """Ranges of an object no further apart are read by one request; the bytes between are thrown away."""
 
+LONGEST_LINE = float(1 << 62)
+"""Offsets of all objects of a transfer, one object after the other, are counted in 64 bits."""
+
 MOST_PARTS = 10_000
 """S3's limit for one upload."""
 
@@ -66,6 +69,9 @@ class Plan:
         reach = np.zeros(len(keys), np.int64)
         np.maximum.at(reach, owner, offset + length)
         span = reach - low + COALESCE + 1
+        if span.sum(dtype=np.float64) >= LONGEST_LINE:
+            self.obstacle = "its objects' ranges are too far apart for one transfer: make several of it"
+            return
         base = np.cumsum(span) - span - low
         first, last = base[owner] + offset, base[owner] + offset + length
         furthest = np.maximum.accumulate(last)

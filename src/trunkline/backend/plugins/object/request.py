@@ -51,7 +51,12 @@ class ObjectRequest:
         return self._plan.completed(self._round.done)
 
     def post(self, notification: bytes | None = None) -> Status:
-        """Have the worker carry it out; returns at once."""
+        """Have the worker carry it out; returns at once.
+
+        Raises:
+            BackendError: It can't: it has no thread, or a notification was given.
+            TransferStateError: It is still in progress.
+        """
         worker = self._worker
         if notification is not None:
             raise BackendError("the OBJ backend carries no notifications")
@@ -62,7 +67,8 @@ class ObjectRequest:
             if self.status is Status.IN_PROGRESS:
                 raise TransferStateError("this request of the OBJ backend is still in progress")
             worker.finished.pop(self, None)
-            self._round, self.reason, self.total_ns, self._started_ns = None, "", 0, started
+            self.status, self._round, self.reason = Status.IDLE, None, ""
+            self.total_ns, self._started_ns = 0, started
             obstacle = self._obstacle
             if not np.array_equal(self._table.serials(self._slots), self._serials):
                 obstacle = "a segment of this transfer is registered no more"
@@ -71,8 +77,8 @@ class ObjectRequest:
             else:
                 self._round = Round(self._plan)
                 if len(self._round.done):
-                    self.status = Status.IN_PROGRESS
                     worker.begin(self, self._round)
+                    self.status = Status.IN_PROGRESS
                 else:
                     self.end(Status.DONE)
             self.post_ns = max(1, time.perf_counter_ns() - started)
@@ -80,6 +86,7 @@ class ObjectRequest:
 
     def poll(self) -> Status:
         """Return the status; an end is thereby reported."""
+        self._worker.check_process()
         with self._worker.lock:
             if self.status is not Status.IN_PROGRESS:
                 self._worker.finished.pop(self, None)

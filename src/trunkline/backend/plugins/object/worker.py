@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import concurrent.futures
 import os
 import threading
 import time
@@ -16,13 +16,11 @@ from trunkline.backend.plugins.object.failure import explain
 from trunkline.errors import BackendError, ClosedError, ForkedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from trunkline.backend.plugins.object.config import Location
     from trunkline.backend.plugins.object.plan import Plan
     from trunkline.backend.plugins.object.request import ObjectRequest
-
-_log = logging.getLogger(__name__)
 
 DRAIN = 5.0
 """Seconds that writes which were stopped may take to end, and their uploads to be aborted at the store."""
@@ -78,48 +76,67 @@ class Worker:
         self._concurrency = concurrency
         self._changed = threading.Condition(self.lock)
         self._running: dict[Round, ObjectRequest] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()  # the loop's own
+        self._rounds: set[asyncio.Task[None]] = set()  # the loop's own
+        self._closing = asyncio.Event()
+        self._slots = asyncio.Semaphore(concurrency)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
 
-    def check_open(self) -> None:
-        """Raise ClosedError, or ForkedError in a child process, which has no such thread."""
+    def check_process(self) -> None:
+        """Raise ForkedError in a child process: it has no such thread, and may have found the lock taken."""
         if self._process != os.getpid():
             raise ForkedError(
                 f"the OBJ backend of agent {self.agent_name!r} was made before this process was forked; make a new "
                 "agent in the child",
                 agent=self.agent_name,
             )
+
+    def check_open(self) -> None:
+        """Raise ClosedError, or ForkedError in a child process."""
+        self.check_process()
         if self.is_closed:
             raise ClosedError(f"the OBJ backend of agent {self.agent_name!r} is closed", agent=self.agent_name)
 
     def begin(self, request: ObjectRequest, round_: Round) -> None:
-        """Have a round carried out (under the lock)."""
+        """Have a round carried out (under the lock).
+
+        Raises:
+            BackendError: The thread could not be started.
+        """
+        loop = self._running_loop()
         self._running[round_] = request
-        self._call(self._start, self._carry(round_))
+        loop.call_soon_threadsafe(self._start, round_)
 
     def stop(self, round_: Round) -> None:
         """Begin nothing more of a round; reads end now, writes within DRAIN seconds."""
+        self.check_process()
         with self.lock:
             if round_ in self._running and not self.is_closed:
                 round_.is_stopping = True
-                self._call(self._halt, round_)
+                self._running_loop().call_soon_threadsafe(self._halt, round_)
 
     def query(self, keys: Sequence[str]) -> list[Any]:
-        """Return what the store says of each object, None where there is none."""
+        """Return what the store says of each object, None where there is none.
+
+        Raises:
+            BackendError: It could not be found out.
+            ClosedError: The backend is closed, or was meanwhile.
+        """
+        self.check_process()
         with self.lock:
             self.check_open()
             loop = self._running_loop()
             answers = asyncio.run_coroutine_threadsafe(self._ask(keys), loop)
         try:
             return answers.result()
-        except asyncio.CancelledError:
+        except concurrent.futures.CancelledError:
             self.check_open()
             raise
 
     def wait(self, holds: Callable[[], object], until: float) -> None:
         """Sleep until something holds, or ``time.monotonic()`` reaches ``until``."""
+        self.check_process()
         with self.lock:
             while not holds():
                 left = until - time.monotonic()
@@ -149,18 +166,26 @@ class Worker:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop, started if need be (under the lock)."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._closing = asyncio.Event()
-            self._slots = asyncio.Semaphore(self._concurrency)
-            self._thread = threading.Thread(
-                target=self._run, args=(self._loop,), name=f"trunkline-obj-{self.agent_name}", daemon=True
+        if self._loop is not None:
+            return self._loop
+        try:
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(
+                target=self._run, args=(loop,), name=f"trunkline-obj-{self.agent_name}", daemon=True
             )
-            self._thread.start()
-        return self._loop
-
-    def _call(self, function: Callable[..., object], argument: object) -> None:
-        self._running_loop().call_soon_threadsafe(function, argument)
+            try:
+                thread.start()
+            except RuntimeError:
+                loop.close()
+                raise
+        except (OSError, RuntimeError) as error:
+            raise BackendError(
+                f"the OBJ backend of agent {self.agent_name!r} can't start its thread ({error}): raise the limits of "
+                "processes and open files",
+                agent=self.agent_name,
+            ) from error
+        self._loop, self._thread = loop, thread
+        return loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -173,18 +198,17 @@ class Worker:
         await self._closing.wait()
         for round_ in list(self._running):
             self._halt(round_)
-        rounds = list(self._tasks)
-        if rounds:
-            await asyncio.wait(rounds, timeout=DRAIN)
+        if self._rounds:
+            await asyncio.wait(list(self._rounds), timeout=DRAIN)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others)
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _start(self, round_: Round) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry(round_))
+        self._rounds.add(task)
+        task.add_done_callback(self._rounds.discard)
 
     def _halt(self, round_: Round) -> None:
         """Stop a round (on the loop)."""
@@ -299,13 +323,12 @@ class Worker:
                     # Without its cause: that is printed with it, and may hold a signed URL.
                     raise BackendError(f"asking about {name} failed: {said}", key=key) from None
 
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+        tasks = [asyncio.create_task(ask(key)) for key in keys]
         try:
-            return await asyncio.gather(*map(ask, keys))
+            return await asyncio.gather(*tasks)
         finally:
-            self._tasks.discard(task)
+            for task in tasks:  # once one has failed
+                task.cancel()
 
 
 async def _parts(round_: Round, first: int, last: int) -> AsyncIterator[Any]:

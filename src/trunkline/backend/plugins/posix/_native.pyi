@@ -40,8 +40,11 @@ class Pool:
     def take_finished(self) -> list[Any]:
         """Return the owners of the jobs that ended and that nobody's `poll` or `wait` has seen."""
 
-    def close(self) -> None:
-        """Make `work` return and fail what nobody is at; what somebody is at fails when he returns from it."""
+    def close(self) -> bool:
+        """Make `work` return and fail what nobody is at; what somebody is at fails when he returns from it.
+
+        In a forked child nothing is done, and False returned.
+        """
 
 class File:
     """An open descriptor, which this object now owns.
@@ -112,7 +115,3 @@ class Job:
         """The first failure: an errno (or -1: the file ended, -2: a write was answered with 0 bytes), the index of the
         file, the offset, the file's size (-1: unknown), and whether it was the syncing that failed.
         """
-
-    @property
-    def was_closed(self) -> bool:
-        """Whether it FAILED because the pool was closed."""

@@ -136,9 +136,10 @@ cdef class Pool:
 
     def close(self):
         if self.forks != fork_count:
-            return
+            return False
         with nogil:
             pool_close(&self.pool)
+        return True
 
 
 @cython.final
@@ -186,15 +187,18 @@ cdef class Job:
 
     def post(self, owner):
         cdef job_t *job = &self.job
-        cdef bint is_running
+        cdef bint is_running, is_closed
         self.pool.check()
         lock(&self.pool.pool)
         is_running = job.state == RUNNING
-        if not is_running:
+        is_closed = self.pool.pool.closing != 0  # a closer holds no GIL
+        if not is_running and not is_closed:
             job_start(&self.pool.pool, job)
             self.owner = owner
             self.pool.in_flight.add(self)
         unlock(&self.pool.pool)
+        if is_closed:
+            self.pool.check()
         if is_running:
             raise TransferStateError("the request is in progress: wait for it before posting it again")
         return _STATUSES[RUNNING + 2]
@@ -273,7 +277,3 @@ cdef class Job:
         if self.job.error == 0:
             return None
         return self.job.error, self.job.error_file, self.job.error_offset, self.job.error_size, self.job.error_sync
-
-    @property
-    def was_closed(self):
-        return self.job.was_closed != 0

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trunkline.backend.contract import Capabilities, Cost, Operation, Posting
-from trunkline.backend.plugins.posix.file import OpenFile, PathMode, words
+from trunkline.backend.file import PathMode, words
+from trunkline.backend.plugins.posix.file import OpenFile
 from trunkline.backend.plugins.posix.layout import lay_out
 from trunkline.backend.plugins.posix.segments import MEMORY, Segments
 from trunkline.errors import (
@@ -99,7 +100,7 @@ class PosixBackend:
             kind: DRAM or FILE.
             segments: The segments.
             names: For FILE each one's path, for messages, or how to open it (``rw,create:/path``): then the device is
-                not looked at.
+                only a number. One number stands for one file at a time.
 
         Raises:
             MemoryRegistrationError: One can't be registered; none was.
@@ -128,7 +129,8 @@ class PosixBackend:
             )
         if kind is MemoryKind.DRAM:
             with self._lock:
-                return self._segments.add(np.full(len(segments), MEMORY, np.int64))
+                self.pool.check()
+                return self._segments.add(np.full(len(segments), MEMORY, np.int64), device)
         return self._register_files(device, names)
 
     def _register_files(self, device: NDArray[np.uint64], names: Sequence[str]) -> Slots:
@@ -147,33 +149,43 @@ class PosixBackend:
         try:
             for each, name in wanted:
                 opened.append(OpenFile(self._agent_name, self.pool, each, name))
+            with self._lock:
+                self.pool.check()  # who closes it from now on waits, and closes these too
+                return self._add_files(opened, which, device)
         except BaseException:
             for file in opened:
                 file.native.close()
             raise
-        with self._lock:
-            known = {file.identity: number for number, file in self._files.items()}
-            files = np.array([self._keep(file, known) for file in opened], np.int64)[which]
-            for number, count in zip(*(part.tolist() for part in np.unique(files, return_counts=True)), strict=True):
-                self._slots_in[number] = self._slots_in.get(number, 0) + count
-            return self._segments.add(files)
 
-    def _keep(self, file: OpenFile, known: dict[tuple[int, int, int], int]) -> int:
-        """Return the file's number: that of the one we have, if it is the same file opened in the same way."""
-        number = known.get(file.identity)
-        if number is not None:
-            file.native.close()
-            return number
-        number = self._next_file
-        self._next_file += 1
-        self._files[number] = file
-        known[file.identity] = number
-        return number
+    def _add_files(self, opened: list[OpenFile], which: NDArray[np.intp], device: NDArray[np.uint64]) -> Slots:
+        """Take files (under the lock); those that we have, opened in the same way, are closed again."""
+        known = {file.identity: number for number, file in self._files.items()}
+        numbers = [known.setdefault(file.identity, self._next_file + row) for row, file in enumerate(opened)]
+        files = np.array(numbers, np.int64)[which]
+        row = self._segments.ambiguous(files, device)
+        if row is not None:
+            raise MemoryRegistrationError(
+                f"agent {self._agent_name!r}: file {opened[which[row]].label!r} can't be registered: device "
+                f"{device[row]} stands for another file, or the same one opened otherwise, that is registered: "
+                "deregister that first, or give this one another number; none was registered",
+                agent=self._agent_name,
+                row=row,
+            )
+        self._next_file += len(opened)
+        for number, file in zip(numbers, opened, strict=True):
+            if number in self._files:
+                file.native.close()
+            else:
+                self._files[number] = file
+        for number, count in zip(*(part.tolist() for part in np.unique(files, return_counts=True)), strict=True):
+            self._slots_in[number] = self._slots_in.get(number, 0) + count
+        return self._segments.add(files, device)
 
     def deregister(self, slots: Slots) -> None:
         """Forget registered segments. A file is closed with its last one, once nothing that was posted uses it."""
-        self.pool.check()
+        self.pool.check()  # also before the lock, which a child process might find taken
         with self._lock:
+            self.pool.check()
             files = self._segments.remove(slots)
             for number, count in zip(*(part.tolist() for part in np.unique(files, return_counts=True)), strict=True):
                 if number == MEMORY:
@@ -198,6 +210,7 @@ class PosixBackend:
             raise BackendError(f"the POSIX backend works within one agent; it can't reach peer {peer.name!r}")
         slots = np.unique(np.concatenate([posting.local_slot, posting.remote_slot]))
         with self._lock:
+            self.pool.check()
             tenancy = self._segments.tenancy(slots)
             if (tenancy < 0).any():
                 raise NotRegisteredError(
@@ -260,7 +273,8 @@ class PosixBackend:
 
     def close(self) -> None:
         """Fail what is posted, wait for the system calls under way, end the threads, close the files. Idempotent."""
-        self.pool.close()
+        if not self.pool.close():
+            return  # a forked child's copy: nothing of it is here
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()

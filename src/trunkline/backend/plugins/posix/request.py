@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trunkline.backend.contract import Operation, Posting, Status
+from trunkline.backend.file import errno_words
 from trunkline.backend.plugins.posix._native import Job
-from trunkline.backend.plugins.posix.file import errno_words
 from trunkline.errors import BackendError
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ class PosixRequest:
         if notification is not None:
             raise BackendError("the POSIX backend carries no notifications; send it through another backend")
         self._backend.pool.check()
-        if not self._backend.holds(self._slots, self._tenancy):
-            self._is_stale = True
+        is_running = self._job.status is Status.IN_PROGRESS  # then the job refuses
+        self._is_stale = not is_running and not self._backend.holds(self._slots, self._tenancy)
+        if self._is_stale:
             return Status.FAILED
-        self._is_stale = False
         status = self._job.post(self)
         self._post_ns = time.perf_counter_ns() - began
         return status

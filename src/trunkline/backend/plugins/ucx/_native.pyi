@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trunkline.backend import contract
 from trunkline.backend.contract import Posting, Status
 
 def ucp_version() -> tuple[int, int, int]:
@@ -117,27 +118,13 @@ class Endpoint:
 
     def close(self) -> None: ...
 
-class Request:
-    """A posting bound to an endpoint: `trunkline.backend.contract.Request`, compiled.
+class Request(contract.Request):  # type: ignore[misc]  # its members are the protocol's
+    """A posting bound to an endpoint.
 
     `post` posts rows up to a window of 16 MiB or 4096 rows and one flush; whoever drives the worker posts the next
     window when that flush has ended, then the notification. A posting of one row up to 64 KiB usually ends within
     `post`.
     """
 
-    owner: Any
-
-    def post(self, notification: bytes | None = None) -> Status: ...
-    def poll(self) -> Status: ...
-    def wait(self, until: float) -> Status: ...
-    def stop(self) -> None: ...
     @property
     def status(self) -> Status: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def completed(self) -> int: ...
-    @property
-    def post_ns(self) -> int: ...
-    @property
-    def total_ns(self) -> int: ...

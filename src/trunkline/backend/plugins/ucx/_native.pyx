@@ -13,13 +13,13 @@ from trunkline.backend.plugins.ucx.ucp cimport *
 
 import numpy as np
 
-from trunkline.backend.contract import Status
 from trunkline.backend.plugins.ucx.address import worker_identity
 from trunkline.errors import (
     BackendError, BackendUnavailableError, ClosedError, ForkedError, MemoryRegistrationError, NotRegisteredError,
     SegmentNotFoundError, TransferStateError,
 )
 
+include "../contract.pxi"
 include "native/system.pxi"
 include "native/severing.pxi"
 include "native/sending.pxi"
@@ -29,17 +29,6 @@ include "native/posting.pxi"
 include "native/driving.pxi"
 
 watch_forks()
-
-cdef tuple _STATUSES = tuple(Status(value) for value in range(-2, 3))
-cdef int64_t _NEVER = 1 << 62
-
-
-cdef inline object status_object(int status):
-    return _STATUSES[status + 2]
-
-
-cdef inline int64_t nanoseconds(double seconds) noexcept:
-    return _NEVER if seconds > 4e9 else <int64_t> (seconds * 1e9)
 
 
 cdef str explain(int status):

@@ -159,13 +159,13 @@ cdef class Engine:
                 bell_wait(&self.c.changed, &self.c.gate, now_ns() + SLICE_NS)
             link = self.c.links
             while link != NULL:
+                link_forget_failure(link)
                 link.life = UNREADY
                 copy_reason(link.reason, b"the backend was closed")
                 link_disconnect(link)
                 link = link.next
             while self.c.accepted_count:
                 accepted_close(&self.c, self.c.accepted_count - 1)
-            self.c.failed = NULL
             descriptor_close(self.c.listener)
             descriptor_close(self.c.epoll)
             descriptor_close(self.c.wake_fd)

@@ -78,6 +78,7 @@ cdef void link_forget_failure(link_t *link) noexcept nogil:
 
 
 cdef void accepted_close(engine_t *engine, int at) noexcept nogil:
+    events_drop(engine.epoll, engine.accepted[at])  # closing does not, as long as a cloned child has it, too
     descriptor_close(engine.accepted[at])
     engine.accepted_count -= 1
     engine.accepted[at] = engine.accepted[engine.accepted_count]
@@ -101,7 +102,7 @@ cdef void accept_some(engine_t *engine) noexcept nogil:
                 engine.is_listening = False
                 engine.listen_ns = now_ns() + RETRY_NS
             return
-        if (engine.accepted_count == engine.accepted_limit
+        if (engine.accepted_count >= engine.accepted_limit
                 or socket_owner(descriptor, &pid, &uid) or uid != geteuid()
                 or send(descriptor, engine.hello, engine.hello_size, MSG_DONTWAIT | MSG_NOSIGNAL) < 0
                 or events_want(engine.epoll, descriptor)):

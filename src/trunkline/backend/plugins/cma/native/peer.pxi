@@ -22,8 +22,7 @@ cdef class Link:
 
     def connect(self, bytes name) -> int:
         cdef int error
-        self.engine.check()
-        pthread_mutex_lock(&self.engine.c.gate)
+        self._enter()
         link_disconnect(&self.c)
         self.c.socket = socket_open()
         error = errno if self.c.socket < 0 else 0
@@ -36,7 +35,10 @@ cdef class Link:
     def process(self) -> tuple:
         cdef unsigned uid = 0
         cdef int pid = 0
-        cdef int error = socket_owner(self.c.socket, &pid, &uid)
+        cdef int error
+        self._enter()
+        error = socket_owner(self.c.socket, &pid, &uid)
+        pthread_mutex_unlock(&self.engine.c.gate)
         if error:
             raise OSError(error, os.strerror(error))
         return pid, uid
@@ -44,10 +46,13 @@ cdef class Link:
     def receive(self):
         cdef char data[HELLO_SIZE]
         cdef ssize_t size
-        self.engine.check()
+        cdef int error
+        self._enter()
         size = recv(self.c.socket, data, HELLO_SIZE, MSG_DONTWAIT | MSG_TRUNC)
+        error = errno
+        pthread_mutex_unlock(&self.engine.c.gate)
         if size < 0:
-            return None if errno == EAGAIN else b""
+            return None if error == EAGAIN else b""
         return PyBytes_FromStringAndSize(data, min(size, HELLO_SIZE))
 
     def prove(self, int pid, uint64_t address, bytes nonce) -> int:
@@ -87,10 +92,17 @@ cdef class Link:
             pthread_mutex_unlock(&engine.gate)
         return error
 
-    cdef _hold(self):
-        """Keep the descriptors open; undone by counting `copying` down again."""
+    cdef _enter(self):
+        """Take the gate of an engine that is not closed: until it is given back the descriptors stay what they are."""
         self.engine.check()
         pthread_mutex_lock(&self.engine.c.gate)
+        if self.engine.c.is_closed:  # this very moment: `close` holds no GIL
+            pthread_mutex_unlock(&self.engine.c.gate)
+            self.engine.check()
+
+    cdef _hold(self):
+        """Keep the descriptors open; undone by counting `copying` down again."""
+        self._enter()
         self.c.copying += 1
         self.engine.c.copying += 1
         pthread_mutex_unlock(&self.engine.c.gate)
@@ -163,9 +175,8 @@ cdef class Link:
         pthread_mutex_unlock(&self.engine.c.gate)
         with nogil:
             pthread_mutex_lock(&self.engine.c.gate)
-            if not self.engine.c.is_closed:
-                link_quieten(&self.c, self.c.reason)
-                link_disconnect(&self.c)
+            link_quieten(&self.c, self.c.reason)
+            link_disconnect(&self.c)
             pthread_mutex_unlock(&self.engine.c.gate)
 
     def __dealloc__(self):

@@ -37,7 +37,7 @@ cdef class Request:
                 self.c.weight += min(weigh(min(self.c.length[row], most)), most - min(self.c.weight, most))
 
     def post(self, bytes notification=None):
-        cdef int64_t started = now_ns()
+        cdef int64_t now, started = now_ns()
         cdef engine_t *engine = &self.engine.c
         cdef int status
         if notification is not None:
@@ -78,15 +78,16 @@ cdef class Request:
                 post_inline(&self.c)
             self.c.watchers -= 1
             status = self.c.status
+            now = started + self.c.total_ns if status != IN_PROGRESS else now_ns()
             if status != IN_PROGRESS:
-                engine.polled_ns = now_ns()
+                engine.polled_ns = now
                 if not report(&self.c):  # `close` was faster
                     status = IN_PROGRESS
             pthread_mutex_unlock(&engine.gate)
         self.is_posting = False
         if status != IN_PROGRESS:
             Py_DECREF(self)
-        self.c.post_ns = now_ns() - started
+        self.c.post_ns = now - started
         return status_object(self.c.status)
 
     cdef _refuse(self, str reason, int64_t started):

@@ -35,7 +35,7 @@ cdef struct job_t:
     int64_t next  # the first call (then: sync) that nobody has claimed
     int64_t completed  # calls and syncs
     int64_t landed, started_ns, total_ns
-    int state, writes, busy, waiters, is_queued, is_listed, is_stopped, was_closed
+    int state, writes, busy, waiters, is_queued, is_listed, is_stopped
     int error, error_sync
     int64_t error_file, error_offset, error_size
 
@@ -118,7 +118,7 @@ cdef void job_start(pool_t *pool, job_t *job) noexcept nogil:
         job.is_listed = 0
     job.state = RUNNING
     job.next = job.completed = job.landed = job.total_ns = 0
-    job.busy = job.is_stopped = job.was_closed = job.error = job.error_sync = 0
+    job.busy = job.is_stopped = job.error = job.error_sync = 0
     job.started_ns = now_ns()
     memset(job.done, 0, job.call_count)
     for index in range(job.file_count):
@@ -152,7 +152,6 @@ cdef void job_settle(pool_t *pool, job_t *job) noexcept nogil:
     elif job.completed == job.call_count + job.sync_count:
         job_end(pool, job, DONE)
     elif pool.closing:
-        job.was_closed = 1
         job_end(pool, job, FAILED)
     elif job.is_stopped:
         job_end(pool, job, STOPPED)
