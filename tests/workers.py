@@ -38,19 +38,21 @@ class Workers:
         """Have that many workers do the same; return what each returned, or the error that ended it."""
         return self.together(*[work] * size, **options)
 
-    def start(self, *works: Callable[[Group], Any], size: int = 0, **options: Any) -> Callable[[], list[Any]]:
-        """Start workers of these ranks; return what waits for their results."""
+    def start(
+        self, *works: Callable[[Group], Any], size: int = 0, first: int = 0, **options: Any
+    ) -> Callable[[], list[Any]]:
+        """Start workers, the first of them of rank ``first``; return what waits for their results."""
         results: list[Any] = [None] * len(works)
 
-        def run(rank: int) -> None:
-            chosen = {"rank": rank, **self.options, **options}
+        def run(place: int) -> None:
+            chosen = {"rank": first + place, **self.options, **options}
             try:
                 with self.open_store() as store, Group(self.name, size or len(works), store=store, **chosen) as group:
-                    results[rank] = works[rank](group)
+                    results[place] = works[place](group)
             except BaseException as error:
-                results[rank] = error
+                results[place] = error
 
-        threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(len(works))]
+        threads = [threading.Thread(target=run, args=(place,), daemon=True) for place in range(len(works))]
         for thread in threads:
             thread.start()
 

@@ -103,8 +103,14 @@ def check_options(options: Options) -> None:
         raise ConfigurationError(f"--engine both compares workers, and {options.backend} runs alone")
     if options.workload != "sweep":
         _check_workload(options)
-    if options.csv == "-" and options.json == "-":
-        raise ConfigurationError("--csv - and --json - would both go to standard output: give one of them a path")
+    outputs = [name for name in ("csv", "json", "report") if getattr(options, name) == "-"]
+    if len(outputs) > 1:
+        named = " and ".join(f"--{name} -" for name in outputs)
+        raise ConfigurationError(f"{named} would go to standard output together: give all but one a path")
+    if options.local and (options.etcd_endpoints or options.workers or options.rank >= 0):
+        raise ConfigurationError(
+            "--local starts all workers and an etcd of their own: leave out --etcd-endpoints, --workers and --rank"
+        )
 
 
 def _check_workload(options: Options) -> None:

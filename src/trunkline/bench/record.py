@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,12 @@ from trunkline.errors import TrunklineError
 if TYPE_CHECKING:
     from trunkline.bench.options import Options
     from trunkline.bench.result import Row
+
+
+_DESCRIBE = (
+    sys.executable, "-P", "-c",
+    "import json; from trunkline.bench.environment import describe; print(json.dumps(describe()))",
+)  # fmt: skip
 
 
 class Record:
@@ -81,6 +90,10 @@ class Record:
         return failures
 
     def _environment(self) -> dict[str, str]:
-        from trunkline.bench.environment import describe
+        if self._options.engine != "nixl":
+            from trunkline.bench.environment import describe
 
-        return describe()
+            return describe()
+        # It loads UCX, and this process has NIXL's.
+        told = subprocess.run(_DESCRIBE, capture_output=True, text=True, check=False)
+        return dict(json.loads(told.stdout)) if told.returncode == 0 else {}

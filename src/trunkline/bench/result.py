@@ -20,8 +20,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         engine: ``trunkline`` or ``nixl``; what moved the bytes.
         backend: The backend by its name in NIXL's API, as ``UCX``.
         transport: What it really used, as UCX names it (``cma``, ``tcp``), or the backend's own word.
-        op_type: READ or WRITE, or BOTH where pairs move bytes both ways at once; NOTIFY for notifications there and back;
-            REGISTER, ENCODE, PUBLISH, EXCHANGE and LOAD for metadata.
+        op_type: READ or WRITE, or BOTH where pairs move bytes both ways at once; NOTIFY for notifications there and
+            back; REGISTER, ENCODE, PUBLISH, EXCHANGE and LOAD for metadata.
         scheme: pairwise, manytoone, onetomany or tp.
         mode: SG (a worker has one device) or MG (several).
         initiator_seg_type: The initiator's memory, as DRAM.

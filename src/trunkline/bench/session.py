@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from trunkline.bench.coordinator import Alone
@@ -11,10 +12,10 @@ from trunkline.bench.local import COMMAND, LocalWorkers
 from trunkline.bench.roles import assign_roles
 from trunkline.bench.worker import Worker
 from trunkline.config import Settings
-from trunkline.errors import ConfigurationError, StoreUnavailableError
+from trunkline.errors import ConfigurationError, StoreUnavailableError, TrunklineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
@@ -108,6 +109,7 @@ def join_group(
     from trunkline.store.registry import open_store
 
     rank = find_rank(options)
+    stack.enter_context(_warming_up(options))
     credentials: dict[str, Any] = {}
     if options.local:
         url = stack.enter_context(LocalWorkers(options, command)).endpoint
@@ -128,6 +130,26 @@ def join_group(
             **error.context,
         ) from error
     return store, group
+
+
+@contextlib.contextmanager
+def _warming_up(options: Options) -> Iterator[None]:
+    """Have the process's first UCX context made, which takes half a second, most of it idle, while the workers meet."""
+    from trunkline.bench.engine.trunkline import open_backends
+
+    def warm_up() -> None:
+        with contextlib.suppress(TrunklineError):  # the worker's own opening will say it
+            for backend in open_backends("bench", options):
+                backend.close()
+
+    thread = threading.Thread(target=warm_up, name="trunkline-bench-warm-up", daemon=True)
+    if options.engine == "trunkline":  # NIXL brings a UCX of its own, and there must not be two in a process
+        thread.start()
+    try:
+        yield
+    finally:
+        if thread.ident is not None:
+            thread.join()
 
 
 def open_worker_engine(kind: str, name: str, store: Store | None, options: Options, *, is_target: bool) -> Engine:

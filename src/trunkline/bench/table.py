@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from trunkline.bench.result import Row
 
 _GAP = "  "
+_NOISY = " !"
 
 
 class Column(NamedTuple):
@@ -61,6 +62,12 @@ OPERATION = Column("Operation", lambda row: row.op_type)
 ENGINE = Column("Engine   ", lambda row: row.engine)
 WRONG = Column("Wrong", lambda row: "-" if row.wrong is None else str(row.wrong))
 
+_LEAST_NEEDED = (
+    "P90 Lat. (us)", "P99.9 Lat. (us)", "P50 Lat. (us)", "P99 Prep (us)", "P99 Post (us)", "CV", "Avg Prep (us)",
+    "Avg Post (us)", "P99 Tx (us)", "Avg Tx (us)",
+)  # fmt: skip
+"""Columns that a terminal that is too narrow is spared, in this order."""
+
 LEGEND = """\
 Lat   from the beginning of a transfer (Prep, or Post where the request was made before) to its end; with --rate from
       the time at which it was to begin
@@ -78,12 +85,22 @@ class Table:
         has_engines: Whether several engines are compared.
         has_operations: Whether rows are of several operations.
         is_checked: Whether blocks are checked.
+        width: Characters that a line may have; None for as many as it takes.
+
+    Attributes:
+        columns: What is shown.
+        missing: Titles of the columns for which there is no room.
     """
 
     def __init__(
-        self, *, has_pairs: bool = False, has_engines: bool = False, has_operations: bool = False,
+        self,
+        *,
+        has_pairs: bool = False,
+        has_engines: bool = False,
+        has_operations: bool = False,
         is_checked: bool = False,
-    ) -> None:  # fmt: skip
+        width: int | None = None,
+    ) -> None:
         self.columns: Sequence[Column] = (
             *((ENGINE,) if has_engines else ()),
             *((OPERATION,) if has_operations else ()),
@@ -93,6 +110,12 @@ class Table:
             *OURS,
             *((WRONG,) if is_checked else ()),
         )
+        self.missing: list[str] = []
+        for title in _LEAST_NEEDED:
+            if width is None or len(self.header) + len(_NOISY) <= width:
+                break
+            self.missing.append(title)
+            self.columns = [column for column in self.columns if column.title != title]
 
     @property
     def header(self) -> str:
@@ -101,5 +124,5 @@ class Table:
 
     def line(self, row: Row) -> str:
         """Return a row's line."""
-        mark = " !" if row.is_noisy else ""
+        mark = _NOISY if row.is_noisy else ""
         return _GAP.join(column.text(row).ljust(len(column.title)) for column in self.columns).rstrip() + mark

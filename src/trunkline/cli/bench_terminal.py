@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -76,8 +77,9 @@ class Screen:
             has_engines=len(roles.teams) > 1,
             has_operations=options.workload == "metadata",
             is_checked=options.check_consistency,
+            width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None,
         )
-        self._has_table = "-" not in (options.csv, options.json)
+        self._has_table = "-" not in (options.csv, options.json, options.report)
 
     def introduced(self, rank: int, workers: list[Introduction], roles: Roles, links: list[Link]) -> None:
         """Print who is there and what carries the bytes; at rank 0 then the legend, and the table's first line."""
@@ -89,6 +91,8 @@ class Screen:
         if not options.quiet:
             limit = f"{options.limit_gbps:g} GB/s" if options.limit_gbps else "a memcpy of a transfer's size, at rank 0"
             _say(f"{LEGEND}\n% of limit: the limit is {limit}")
+            if self._has_table and self._table.missing:
+                _say(f"no room here for {', '.join(self._table.missing)}: --csv and --json have them")
         if self._has_table:
             _print(self._table.header)
 
@@ -99,7 +103,7 @@ class Screen:
         text = f"{step.block_size:,} B × {step.batch_size}"
         if self._task is None:
             self._task = self._progress.add_task(text, total=count)
-        self._progress.update(self._task, completed=step.number, description=text)
+        self._progress.update(self._task, completed=step.number, description=text, refresh=True)
 
     def measured(self, row: Row) -> None:
         """Keep and print a row."""
@@ -148,6 +152,7 @@ def _progress(options: Options) -> Iterator[Progress | None]:
         console=Console(stderr=True, highlight=False),
         redirect_stdout=sys.stdout.isatty(),
         transient=True,
+        auto_refresh=False,  # by a thread that would take its time from what is measured
     ) as progress:
         yield progress
 

@@ -1,13 +1,14 @@
-"""Values too large for one key: their chunks are written first, then the parcel that says where they lie. Nobody
-watches chunks; those who want them read them.
+"""Values too large for one key: their chunks are written first, then the parcel that says how large they are. Nobody
+watches chunks; those who want them read them. Who wrote them deletes them once all have read them.
+
+A call that is made again writes the same chunks again, under the same keys.
 """
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
-from trunkline.coordination.record import CHUNK_SIZE, Chunks
+from trunkline.coordination.record import CHUNK_SIZE
 from trunkline.errors import MetadataDecodeError
 from trunkline.store.contract import NO_LEASE, Get, Put, Transaction
 
@@ -19,12 +20,13 @@ _READ_AT_ONCE = 4
 
 
 def write_chunks(
-    link: Link, data: bytes, deadline: Deadline, *, lease: int = NO_LEASE, peer: int | None = None
-) -> Chunks:
-    """Write a content in chunks; return where.
+    link: Link, prefix: str, data: bytes, deadline: Deadline, *, lease: int = NO_LEASE, peer: int | None = None
+) -> None:
+    """Write a content in chunks.
 
     Args:
         link: Whose.
+        prefix: What the chunks' keys begin with.
         data: The content.
         deadline: When to give up.
         lease: What they hang on; by default this worker's.
@@ -33,38 +35,39 @@ def write_chunks(
     Raises:
         As :meth:`Link.write`.
     """
-    chunks = Chunks(secrets.token_hex(16), len(data))
-    prefix = link.key.chunks(chunks.content)
-    for number in range(chunks.count):
-        part = data[number * CHUNK_SIZE : (number + 1) * CHUNK_SIZE]
-        if not link.write((Put(f"{prefix}{number}", part, lease or link.lease.id),), deadline, peer=peer):
-            break  # the peer is gone, which whoever writes the parcel finds out
-    return chunks
+    for number, start in enumerate(range(0, len(data), CHUNK_SIZE)):
+        put = Put(f"{prefix}{number}", data[start : start + CHUNK_SIZE], lease or link.lease.id)
+        if not link.write((put,), deadline, peer=peer):
+            return  # whoever writes the parcel finds that out, too
 
 
-def read_chunks(link: Link, chunks: Chunks, deadline: Deadline) -> bytes | None:
+def read_chunks(link: Link, prefix: str, size: int, deadline: Deadline) -> bytes | None:
     """Return a content; None if it is not whole any more, because whoever wrote it has vanished.
+
+    Args:
+        link: Who reads.
+        prefix: What the chunks' keys begin with.
+        size: The content's, in bytes.
+        deadline: When to give up.
 
     Raises:
         MetadataDecodeError: Another program has been at the chunks.
         StoreError: The store failed.
     """
-    prefix = link.key.chunks(chunks.content)
     parts: list[bytes] = []
-    size = 0
-    for start in range(0, chunks.count, _READ_AT_ONCE):
-        gets = tuple(Get(f"{prefix}{number}") for number in range(start, min(start + _READ_AT_ONCE, chunks.count)))
+    left = size
+    names = [f"{prefix}{number}" for number in range(-(-size // CHUNK_SIZE))]
+    for start in range(0, len(names), _READ_AT_ONCE):
+        gets = tuple(Get(name) for name in names[start : start + _READ_AT_ONCE])
         for found in link.store.transact(Transaction((), gets), timeout=deadline.remaining()).reads:
             if not found:
                 return None
-            size += len(found[0].value)
-            if size > chunks.size:
-                break
+            if len(found[0].value) != min(left, CHUNK_SIZE):
+                raise MetadataDecodeError(
+                    f"{found[0].key} holds {len(found[0].value)} bytes, not {min(left, CHUNK_SIZE)}: another program "
+                    "has written there",
+                    key=found[0].key,
+                )
+            left -= len(found[0].value)
             parts.append(found[0].value)
-    if size != chunks.size:
-        raise MetadataDecodeError(
-            f"the chunks under {prefix} hold {size} bytes or more, not {chunks.size}: another program has written "
-            "there",
-            key=prefix,
-        )
     return b"".join(parts)

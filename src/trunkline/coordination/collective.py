@@ -12,6 +12,8 @@ same call, made again, goes on with it.
 
 A result too large for the release lies in chunks, and then the workers meet once more when they have read it, so that
 the hub may delete it, or leave.
+
+What a call has reached is kept until it is done: the store may have failed it anywhere.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from typing import TYPE_CHECKING
 
 from trunkline.coordination.chunks import read_chunks, write_chunks
 from trunkline.coordination.key import mask_of, parse_number
-from trunkline.coordination.record import INLINE_SIZE, Chunks, Parcel, decode_parcel, encode_parcel
+from trunkline.coordination.record import INLINE_SIZE, Parcel, decode_parcel, encode_parcel
 from trunkline.errors import CollectiveMismatchError, ConfigurationError, DeadlineError, MetadataDecodeError, StoreError
-from trunkline.store.contract import Delete, Operation, Put
+from trunkline.store.contract import Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 MAX_ERROR = 2000
 """Characters of why a collective failed."""
 
-_AT_ONCE = 100  # operations in one transaction
 _REPORT_TIMEOUT = 1.0  # seconds to find out who was missing, once it is too late
 
 
@@ -56,6 +57,23 @@ class Call:
     readers: Collection[int] | None = None
 
 
+@dataclass(slots=True)
+class _State:
+    """How far the latest collective of a set of workers has come.
+
+    Attributes:
+        made: The release that this worker made as the hub, or the one before.
+        release: How it ended.
+        result: What that gives this worker.
+        has_chunks: Whether it has written any.
+    """
+
+    made: Parcel | None = None
+    release: Parcel | None = None
+    result: bytes | None = None
+    has_chunks: bool = False
+
+
 _READ = Call("reading a large value", lambda _: b"")
 
 
@@ -71,7 +89,7 @@ class Collectives:
         self._lock = threading.Lock()  # guards the first below; the rest belongs to who holds the set's lock
         self._locks: dict[int, threading.Lock] = {}
         self._numbers: dict[int, int] = {}
-        self._released: dict[int, tuple[Parcel, list[Chunks]]] = {}  # with what may be deleted then
+        self._states: dict[int, _State] = {}
 
     def meet(self, call: Call, content: bytes, ranks: Sequence[int], deadline: Deadline) -> bytes:
         """Bring something to a collective and wait for its result, which is empty for who does not want it.
@@ -93,14 +111,22 @@ class Collectives:
         mask = mask_of(ranks)
         with self._turn(mask, call, deadline):
             number = self._numbers.get(mask, 0)
-            release = self._round(mask, number, call, content, ranks, deadline)
-            result = release.content
-            if release.chunks is not None:
-                is_reader = call.readers is None or self._link.rank in call.readers
-                result = self._read(release, ranks[0], ranks, deadline) if is_reader else b""
+            state = self._states.setdefault(mask, _State())
+            if state.release is None:
+                state.release = self._round(mask, number, call, content, ranks, deadline)
+            release = state.release
+            if release.size:
+                if state.result is None:
+                    is_reader = call.readers is None or self._link.rank in call.readers
+                    state.result = self._read(mask, ranks[0], release, deadline) if is_reader else b""
                 number += 1
                 self._round(mask, number, _READ, b"", ranks, deadline)
+            if state.has_chunks:
+                chunks = self._link.key.collective_chunks(self._link.rank, mask)
+                self._link.write((Delete(chunks, prefix=True),), deadline)
+            result = release.content if state.result is None else state.result
             self._numbers[mask] = number + 1
+            self._states[mask] = _State(made=state.made)
         if release.error:
             raise CollectiveMismatchError(release.error, group=self._link.key.group.name, ranks=tuple(ranks))
         return result
@@ -115,7 +141,7 @@ class Collectives:
             (
                 Put(
                     link.key.arrival(hub, mask, link.rank),
-                    encode_parcel(self._parcel(number, call, content, deadline)),
+                    encode_parcel(self._parcel(mask, number, call, content, deadline)),
                     link.lease.id,
                 ),
             ),
@@ -140,16 +166,12 @@ class Collectives:
     ) -> Parcel:
         """Do the hub's part: take the arrivals and write the release."""
         link = self._link
-        release, spent = self._released.get(mask, (None, []))
-        if release is None or release.number != number:  # else it was made by a call that ran out of time
+        state = self._states[mask]
+        release = state.made
+        if release is None or release.number != number:  # else it was made by a call that failed
             arrivals = self._gather(mask, number, call, ranks, deadline)
-            spent = [parcel.chunks for parcel in (*arrivals.values(), release) if parcel and parcel.chunks]
-            release = self._make_release(number, call, content, arrivals, ranks, deadline)
-            self._released[mask] = release, spent
-        operations: list[Operation] = [Put(link.key.release(mask), encode_parcel(release), link.lease.id)]
-        operations += [Delete(link.key.chunks(chunks.content), prefix=True) for chunks in spent]
-        for start in range(0, len(operations), _AT_ONCE):
-            link.write(operations[start : start + _AT_ONCE], deadline)
+            release = state.made = self._make_release(mask, number, call, content, arrivals, ranks, deadline)
+        link.write((Put(link.key.release(mask), encode_parcel(release), link.lease.id),), deadline)
         return release
 
     def _gather(
@@ -176,6 +198,7 @@ class Collectives:
 
     def _make_release(
         self,
+        mask: int,
         number: int,
         call: Call,
         content: bytes,
@@ -188,26 +211,30 @@ class Collectives:
             return Parcel(number, call.name, error=str(self._mismatch(calls)))
         contents = {self._link.rank: content}
         for rank, parcel in arrivals.items():
-            contents[rank] = self._read(parcel, rank, ranks, deadline)
+            contents[rank] = self._read(mask, rank, parcel, deadline)
         try:
             result = call.combine({rank: contents[rank] for rank in ranks})
         except (ConfigurationError, MetadataDecodeError) as error:
             return Parcel(number, call.name, error=f"{call.name}: {error}"[:MAX_ERROR])
-        return self._parcel(number, call, result, deadline)
+        return self._parcel(mask, number, call, result, deadline)
 
-    def _parcel(self, number: int, call: Call, content: bytes, deadline: Deadline) -> Parcel:
+    def _parcel(self, mask: int, number: int, call: Call, content: bytes, deadline: Deadline) -> Parcel:
         if len(content) <= INLINE_SIZE:
             return Parcel(number, call.name, content)
-        return Parcel(number, call.name, chunks=write_chunks(self._link, content, deadline))
+        self._states[mask].has_chunks = True
+        prefix = f"{self._link.key.collective_chunks(self._link.rank, mask)}{number}/"
+        write_chunks(self._link, prefix, content, deadline)
+        return Parcel(number, call.name, size=len(content))
 
-    def _read(self, parcel: Parcel, writer: int, ranks: Sequence[int], deadline: Deadline) -> bytes:
+    def _read(self, mask: int, writer: int, parcel: Parcel, deadline: Deadline) -> bytes:
         """Return what a parcel carries, wherever it lies."""
-        if parcel.chunks is None:
+        if not parcel.size:
             return parcel.content
-        found = read_chunks(self._link, parcel.chunks, deadline)
+        prefix = f"{self._link.key.collective_chunks(writer, mask)}{parcel.number}/"
+        found = read_chunks(self._link, prefix, parcel.size, deadline)
         if found is None:  # its writer has vanished: the watch will tell how
-            self._link.wait(lambda board: board.check((*ranks, writer)), deadline)
-            raise self._overdue(_READ, [writer], ranks, deadline)
+            self._link.wait(lambda board: board.check((writer,)), deadline)
+            raise self._overdue(_READ, [writer], [writer], deadline)
         return found
 
     def _missing_at(self, hub: int, mask: int, number: int, ranks: Sequence[int]) -> list[int]:

@@ -9,7 +9,11 @@
     /trunkline/groups/<name>/inbox/<token>/<rank>/message/<from>/<number>
     /trunkline/groups/<name>/inbox/<token>/<rank>/receipt/<from>
                                                                 the number of the latest message that was received
-    /trunkline/groups/<name>/chunks/<token>/<content>/<number>  parts of values too large for one key
+    /trunkline/groups/<name>/chunks/<token>/<from>/set-<mask>/<number>/<part>
+                                                                parts of what a worker brings to a collective, or of how
+                                                                that ended, where it is too large for one key
+    /trunkline/groups/<name>/chunks/<token>/<from>/to-<rank>/<number>/<part>
+                                                                parts of a message
 
 Everybody watches what begins with ``…/run``, and an inbox of their own. A mask names a set of workers: bit N stands for
 rank N, in hexadecimal.
@@ -133,6 +137,10 @@ class RunKey:
     def receipt(self, to: int, sender: int) -> str:
         return f"{self.inbox(to)}receipt/{sender}"
 
-    def chunks(self, content: str) -> str:
-        """What the keys of all chunks of a content begin with."""
-        return f"{ROOT}/{self.group.name}/chunks/{self.token}/{content}/"
+    def collective_chunks(self, sender: int, mask: int) -> str:
+        """What all keys begin with of the chunks that a worker writes for a set of workers."""
+        return f"{ROOT}/{self.group.name}/chunks/{self.token}/{sender}/set-{mask:x}/"
+
+    def message_chunks(self, sender: int, to: int) -> str:
+        """What all keys begin with of the chunks of a worker's messages to another."""
+        return f"{ROOT}/{self.group.name}/chunks/{self.token}/{sender}/to-{to}/"

@@ -69,12 +69,13 @@ class Link:
             StoreAuthError: The right to watch is missing.
         """
         while True:
+            is_over = deadline.has_passed
             with self._lock:
                 is_reader = not self._is_being_read
                 if is_reader:
                     self._wake.clear()  # before the look at the board: what changes it from now on sets it again
                 found = ready(self.board)
-                if found is not None or deadline.has_passed:
+                if found is not None or (is_over and not is_reader):
                     return found
                 self._is_being_read = True
                 news = self._news
@@ -82,7 +83,11 @@ class Link:
                 self._clock.wait(news, deadline.remaining())
                 continue
             try:
-                if not self._read():
+                is_fruitful = self._read()
+                if is_over:  # what has come in time counts, though nobody had read it
+                    with self._lock:
+                        return ready(self.board)
+                if not is_fruitful:
                     self._clock.wait(self._wake, deadline.remaining())
             finally:
                 with self._lock:

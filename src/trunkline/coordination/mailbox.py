@@ -2,7 +2,7 @@
 
 A message lies in the receiver's inbox, on the receiver's lease: so it is there even if the sender has left meanwhile.
 Who has received it deletes it and writes the number into the sender's inbox, in one transaction; a sender is at most
-``WINDOW`` small messages ahead of these receipts, and waits for that of a large one.
+``WINDOW`` small messages ahead of these receipts, and waits for that of a large one, to delete its chunks.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ class Mailbox:
         self._sent: dict[int, int] = {}
         self._received: dict[int, int] = {}
         self._unconfirmed: dict[int, bytes] = {}  # read, and perhaps deleted, by a call that failed
-        self._spent: dict[int, tuple[Delete, ...]] = {}  # the chunks of these
 
     def send(self, rank: int, data: bytes, deadline: Deadline) -> None:
         """Send bytes to a worker.
@@ -66,16 +65,16 @@ class Mailbox:
             self._wait_for_receipt(rank, number - WINDOW, deadline)
             lease = link.board.members[rank]
             is_large = len(data) > INLINE_SIZE
-            parcel = (
-                Parcel(number, _CALL, chunks=write_chunks(link, data, deadline, lease=lease, peer=rank))
-                if is_large
-                else Parcel(number, _CALL, data)
-            )
-            put = Put(link.key.message(rank, link.rank, number), encode_parcel(parcel), lease)
-            if not link.write((put,), deadline, peer=rank):
-                self._wait_for_receipt(rank, number, deadline)  # raises what the watch tells of its end
+            chunks = link.key.message_chunks(link.rank, rank)
             if is_large:
+                write_chunks(link, f"{chunks}{number}/", data, deadline, lease=lease, peer=rank)
+            parcel = Parcel(number, _CALL, size=len(data)) if is_large else Parcel(number, _CALL, data)
+            put = Put(link.key.message(rank, link.rank, number), encode_parcel(parcel), lease)
+            is_written = link.write((put,), deadline, peer=rank)
+            if is_large or not is_written:  # if that worker has gone the watch tells how
                 self._wait_for_receipt(rank, number, deadline)
+            if is_large:
+                link.write((Delete(chunks, prefix=True),), deadline)
             self._sent[rank] = number + 1
 
     def receive(self, rank: int, deadline: Deadline) -> bytes:
@@ -93,25 +92,24 @@ class Mailbox:
             data = self._unconfirmed.get(rank)
             if data is None:
                 data = self._unconfirmed[rank] = self._read(rank, number, deadline)
-            spent = (Delete(link.key.message(link.rank, rank, number)), *self._spent.get(rank, ()))
+            spent = Delete(link.key.message(link.rank, rank, number))
             receipt = encode_parcel(Parcel(number, _CALL))
             put = Put(link.key.receipt(rank, link.rank), receipt, link.board.members[rank])
-            if not link.write((*spent, put), deadline, peer=rank):
-                link.write(spent, deadline)  # the sender has gone
+            if not link.write((spent, put), deadline, peer=rank):
+                link.write((spent,), deadline)  # the sender has gone
             self._received[rank] = number + 1
             del self._unconfirmed[rank]
-            self._spent.pop(rank, None)
             return data
 
     def _read(self, rank: int, number: int, deadline: Deadline) -> bytes:
         parcel = self._next(rank, number, deadline)
-        if parcel.chunks is None:
+        if not parcel.size:
             return parcel.content
-        data = read_chunks(self._link, parcel.chunks, deadline)
+        link = self._link
+        data = read_chunks(link, f"{link.key.message_chunks(rank, link.rank)}{number}/", parcel.size, deadline)
         if data is None:  # they hang on our own lease
-            self._link.wait(lambda board: board.check((rank,)), deadline)
+            link.wait(lambda board: board.check((rank,)), deadline)
             raise self._overdue("recv from", rank, deadline)
-        self._spent[rank] = (Delete(self._link.key.chunks(parcel.chunks.content), prefix=True),)
         return data
 
     def _next(self, rank: int, number: int, deadline: Deadline) -> Parcel:

@@ -64,23 +64,6 @@ class SeatRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"pid {self.process.pid} on {self.process.host}" if self.process.pid else "an unknown process"
 
 
-class Chunks(msgspec.Struct, frozen=True):
-    """Where a large content lies.
-
-    Attributes:
-        content: The random part of its keys' prefix.
-        size: Its bytes.
-    """
-
-    content: Token
-    size: Annotated[int, Meta(ge=1, le=MAX_CONTENT_SIZE)]
-
-    @property
-    def count(self) -> int:
-        """How many chunks there are."""
-        return -(-self.size // CHUNK_SIZE)
-
-
 class Parcel(msgspec.Struct, frozen=True, array_like=True):
     """What a worker brings to a collective, what a collective ends with, or a message.
 
@@ -88,14 +71,14 @@ class Parcel(msgspec.Struct, frozen=True, array_like=True):
         number: The collective's, counted for each set of workers; a message's, counted for each pair.
         call: What is being done, so that workers who do different things find out.
         content: The value, encoded, if it is small and there is one.
-        chunks: Where it lies, if it is large.
+        size: Bytes of a large one, which lies in chunks; else 0.
         error: Why a collective failed for all who took part.
     """
 
     number: _Number
     call: Annotated[str, Meta(max_length=80)]
     content: bytes = b""
-    chunks: Chunks | None = None
+    size: Annotated[int, Meta(ge=0, le=MAX_CONTENT_SIZE)] = 0
     error: Annotated[str, Meta(max_length=2000)] = ""
 
 

@@ -125,6 +125,8 @@ class Rendezvous:
             rank = sight.rank_of(self.lease.id)
             if rank is not None:
                 return sight.key, rank, sight.snapshot
+            if self._revoke_dead(sight):
+                continue
             rank = sight.free(self.rank)
             if sight.record.members or sight.record.size != self.size or rank is None:
                 self._wait_for_change(sight)
@@ -174,16 +176,18 @@ class Rendezvous:
                 seats[rank] = entry
         return _Sight(run, record, key, seats, Snapshot(result.reads[0], result.revision))
 
+    def _revoke_dead(self, sight: _Sight) -> bool:
+        """Revoke the leases of workers that are provably gone; return whether there were any."""
+        dead = [seat for seat in sight.seats.values() if is_gone(decode_seat(seat.key, seat.value).process)]
+        for seat in dead:
+            _log.info("%s: its process has ended: its lease is revoked", seat.key)
+            self.store.revoke(seat.lease, timeout=self.deadline.remaining())
+        return bool(dead)
+
     def _wait_for_change(self, sight: _Sight) -> None:
         """Return when a run that can't be joined must be looked at again; raise if it stays as it is."""
         run, record, key = sight.run, sight.record, sight.key
         holders = {rank: decode_seat(seat.key, seat.value) for rank, seat in sorted(sight.seats.items())}
-        dead = [sight.seats[rank] for rank, seat in holders.items() if is_gone(seat.process)]
-        if dead:
-            for seat in dead:
-                _log.info("%s: its process has ended: its lease is revoked", seat.key)
-                self.store.revoke(seat.lease, timeout=self.deadline.remaining())
-            return
         patience = self.deadline
         if record.size != self.size:
             # If it is still there once its lease must have ended, its founder lives.

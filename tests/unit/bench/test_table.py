@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from trunkline.bench.result import Row
 from trunkline.bench.table import Table
 
@@ -35,3 +37,14 @@ def test_cells_stand_under_their_titles() -> None:
 
 def test_a_noisy_row_is_marked() -> None:
     assert Table().line(ROW).endswith(" !")
+
+
+@pytest.mark.parametrize("width", [100, 120, 150, 400])
+def test_a_narrow_terminal_is_spared_the_columns_that_are_needed_least(width: int) -> None:
+    table, whole = Table(is_checked=True, width=width), Table(is_checked=True)
+    assert len(table.header) <= width
+    shown = [column.title for column in table.columns]
+    assert [*NIXLBENCH[:3], "Avg Lat. (us)", "% of limit", "Wrong"] == [
+        title for title in shown if title in (*NIXLBENCH[:3], "Avg Lat. (us)", "% of limit", "Wrong")
+    ]
+    assert sorted(shown + table.missing) == sorted(column.title for column in whole.columns)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from trunkline.bench.engine.contract import Engine
     from trunkline.memory.descriptor import DescriptorList
+    from trunkline.testing.s3 import S3Server
 
 SMALL: dict[str, Any] = {
     "start_block_size": 4 * KIB,
@@ -84,6 +85,17 @@ def test_files_are_measured_alone(tmp_path: Path, op_type: str, mode: str) -> No
     assert [row.wrong for row in found.rows] == [0] * 6, found.warnings
     assert {row.target_seg_type for row in found.rows} == {"FILE"}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("op_type", ["READ", "WRITE"])
+def test_objects_are_measured_alone(s3: S3Server, bucket: str, op_type: str) -> None:
+    found = run(
+        1, backend="OBJ", op_type=op_type, device_list="all", num_iter=4, pipeline_depth=2, obj_bucket_name=bucket,
+        obj_access_key=s3.access_key_id, obj_secret_key=s3.secret_access_key, obj_endpoint_override=s3.endpoint,
+        obj_region="us-east-1",
+    )  # fmt: skip
+    assert [row.wrong for row in found.rows] == [0] * 6, found.warnings
+    assert {row.target_seg_type for row in found.rows} == {"OBJECT"}
 
 
 class Corrupting:

@@ -44,7 +44,13 @@ def test_a_watch_of_the_run_sees_neither_inboxes_nor_chunks_nor_other_groups() -
     run = group.of_run("0" * 32)
     assert run.seat(3).startswith(run.prefix)
     assert run.release(7) == f"{run.prefix}release/7"
-    for key in (run.arrival(0, 7, 2), run.message(1, 0, 5), run.receipt(1, 0), run.chunks("c")):
+    for key in (
+        run.arrival(0, 7, 2),
+        run.message(1, 0, 5),
+        run.receipt(1, 0),
+        run.collective_chunks(0, 7),
+        run.message_chunks(0, 1),
+    ):
         assert not key.startswith(group.run)
         assert key.startswith("/trunkline/groups/a/")
     assert not GroupKey("ab").run.startswith(group.run)

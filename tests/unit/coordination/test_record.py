@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -8,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.coordination.record import (
-    CHUNK_SIZE,
     MAX_CONTENT_SIZE,
     MAX_RECORD_SIZE,
-    Chunks,
     Parcel,
     RunRecord,
     SeatRecord,
@@ -51,7 +50,7 @@ def test_encoded_values_are_packed_without_being_read(items: list[object]) -> No
 
 @pytest.mark.parametrize("value", [object(), 2**64, -(2**63) - 1, {1j}, lambda: None, "\ud800"])
 def test_what_can_not_be_sent_is_refused(value: object) -> None:
-    with pytest.raises(ConfigurationError, match="broadcast from 0: a .* that can't be sent"):
+    with pytest.raises(ConfigurationError, match=r"broadcast from 0: a .* that can't be sent"):
         encode_value(value, "broadcast from 0")
 
 
@@ -69,16 +68,13 @@ def test_too_large_a_value_is_refused() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    for decode in (decode_run, decode_parcel):
-        try:
-            decode("/key", data)
-        except MetadataDecodeError as error:
-            assert "/key" in str(error)
-    assert isinstance(decode_seat("/key", data), SeatRecord)
-    try:
+    with suppress(MetadataDecodeError):
+        decode_run("/key", data)
+    with suppress(MetadataDecodeError):
+        decode_parcel("/key", data)
+    with suppress(MetadataDecodeError):
         decode_value(data, "value")
-    except MetadataDecodeError as error:
-        assert "value" in str(error)
+    assert isinstance(decode_seat("/key", data), SeatRecord)
 
 
 def test_records_are_read_as_they_were_written() -> None:
@@ -86,7 +82,7 @@ def test_records_are_read_as_they_were_written() -> None:
     assert decode_run("/key", encode_record(run)) == run
     seat = SeatRecord(local_process(), "left")
     assert decode_seat("/key", encode_record(seat)) == seat
-    parcel = Parcel(7, "barrier", b"\0", Chunks(TOKEN, 3), "why")
+    parcel = Parcel(7, "barrier", b"\0", 3, "why")
     assert decode_parcel("/key", encode_parcel(parcel)) == parcel
 
 
@@ -120,8 +116,3 @@ def test_only_numbers_are_numbers(value: object) -> None:
     with pytest.raises(MetadataDecodeError):
         decode_number(encode_value(value, "test"), "rank 1")
     assert decode_number(encode_value(-math.inf, "test"), "rank 1") == -math.inf
-
-
-@pytest.mark.parametrize(("size", "count"), [(1, 1), (CHUNK_SIZE, 1), (CHUNK_SIZE + 1, 2)])
-def test_chunks_are_counted(size: int, count: int) -> None:
-    assert Chunks(TOKEN, size).count == count

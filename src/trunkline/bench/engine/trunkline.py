@@ -86,9 +86,8 @@ class TrunklineEngine:
         return Sides(prepare_side(engine, near), prepare_side(engine, far, self._agent.peer(peer).target))
 
     def prepare(self, operation: Operation, sides: Sides) -> TrunklineRequest:
-        backends = ("OBJECT" if self._backend == "OBJ" else self._backend,)
         return TrunklineRequest(
-            prepare_transfer(self._agent.engine, operation, sides.near, sides.far, backends=backends)
+            prepare_transfer(self._agent.engine, operation, sides.near, sides.far, backends=(self._backend,))
         )
 
     def transport(self, peer: str) -> str:
@@ -118,18 +117,28 @@ def open_agent(name: str, store: Store | None, namespace: str, options: Options)
         store="" if store is None else store,
         namespace=namespace,
         backends=open_backends(name, options),
-        devices=None if options.device_list == "all" else options.device_list,
         timeout=options.timeout,
     )
 
 
-def open_backends(agent_name: str, options: Options) -> list[str | Backend]:
-    """Return what ``Agent`` is to be given for a run's backend."""
+def open_backends(agent_name: str, options: Options) -> list[Backend]:
+    """Open a run's backend, and what it needs beside it.
+
+    Raises:
+        BackendUnavailableError: One can't be used here.
+        ConfigurationError: It refuses its options.
+    """
+    if options.backend not in ("UCX", "CMA"):
+        return [create_backend(options.backend, agent_name, **_backend_options(options))]
+    devices = None if options.device_list == "all" else options.device_list
+    ucx = create_backend("ucx", agent_name, devices=devices)
     if options.backend == "UCX":
-        return ["ucx"]
-    if options.backend == "CMA":
-        return ["ucx", "cma"]
-    return [create_backend(options.backend, agent_name, **_backend_options(options))]
+        return [ucx]
+    try:
+        return [ucx, create_backend("cma", agent_name)]
+    except BaseException:
+        ucx.close()
+        raise
 
 
 def _backend_options(options: Options) -> dict[str, Any]:

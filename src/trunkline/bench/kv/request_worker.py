@@ -176,14 +176,14 @@ class RequestWorker:
         count = len(self._lengths.inputs)
         outcome: _Outcome | None = None
         for number, pages in enumerate(self._pages()):
-            if self._posted.size:
-                make = self._maker(participant, engine, pages)
-                for _ in range(self._warmup if number == 0 else 0):
+            make = self._maker(participant, engine, pages) if self._posted.size else None
+            if make is not None and number == 0:
+                for _ in range(self._warmup):
                     move(make, self._timeout)
             if self._is_checked:
                 self._fill(participant, number)
             self._collect(outcome)
-            times = move(make, self._timeout) if self._posted.size else None
+            times = move(make, self._timeout) if make is not None else None
             wrong, first = 0, ""
             if self._is_checked:
                 self._group.barrier()
