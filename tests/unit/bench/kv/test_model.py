@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,3 +159,11 @@ def test_yaml_that_is_none(content: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="can't be read: No such file"):
         find_model(str(tmp_path / "config.json"))
+
+
+def test_what_to_install_for_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    path = tmp_path / "model.yaml"
+    path.write_text("num_layers: 1\n")
+    with pytest.raises(ConfigurationError, match=r"without PyYAML; run: pip install 'trunkline\[bench\]'"):
+        find_model(str(path))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import ctypes
-from threading import BrokenBarrierError
+from threading import BrokenBarrierError, Event
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,13 +122,18 @@ def test_a_request_takes_as_long_as_the_rank_that_takes_longest() -> None:
 def test_what_was_found_is_kept_when_a_rank_fails() -> None:
     plan = CachePlan(GQA, Split(), Split(), page_size=4, access="layer", pages=8)
     kept: list[RequestRun | None] = [None] * 2
+    moved = Event()
 
     def work(group: Threads) -> None:
         worker = RequestWorker(group, plan, LENGTHS, op_type="WRITE", warmup=0)
 
         def fail(done: int, count: int) -> None:
-            if (done, count, group.rank) == (3, 3, 1):
+            if done < count:
+                return
+            if group.rank == 1:
+                assert moved.wait(30)
                 raise ValueError
+            moved.set()
 
         try:
             worker.run(CopyEngine(), f"rank-{group.rank}", progress=fail)
