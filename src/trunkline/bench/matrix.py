@@ -11,8 +11,8 @@ import numpy as np
 from trunkline.backend.contract import Operation
 from trunkline.bench.baseline import memcpy_gb_s
 from trunkline.bench.consistency import Findings, Sender, check, clear, fill
-from trunkline.bench.kv.participant import Blocks, Participant
 from trunkline.bench.measure import Lane, Pace, measure
+from trunkline.bench.participant import Blocks, Participant
 from trunkline.bench.result import Row
 from trunkline.bench.statistics import Measured, condense
 from trunkline.bench.summary import figures
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trunkline.bench.engine.contract import Engine
-    from trunkline.bench.kv.participant import Coordinator
     from trunkline.bench.options import Options
+    from trunkline.bench.participant import Coordinator
 
 NEAR, FAR = 0, 1
 

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trunkline.bench.engine.contract import Engine
-    from trunkline.bench.kv.participant import Coordinator
     from trunkline.bench.kv.request_worker import RequestRun
     from trunkline.bench.kv.traffic_worker import TrafficRun
     from trunkline.bench.options import Options
+    from trunkline.bench.participant import Coordinator
 
 SHARED = (
     "local", "workers", "rank", "benchmark_group", "etcd_endpoints", "timeout", "engine", "json", "quiet", "backend",
@@ -167,7 +167,7 @@ add_settings(traffic, SHARED)
 
 def _options(given: dict[str, Any], needed: NDArray[np.int64]) -> Options:
     from trunkline.bench.config_file import make_options
-    from trunkline.bench.kv.run import check_run
+    from trunkline.bench.ranks import check_run
 
     options = make_options(given)
     if not options.local and not options.workers:
@@ -188,7 +188,7 @@ def _run(
 ) -> Any:
     from hashlib import sha256
 
-    from trunkline.bench.kv.run import run_worker
+    from trunkline.bench.ranks import run_worker
 
     own = {name: str(getattr(options, name)) for name in ("engine", "backend", "op_type", "check_consistency", "seed")}
     short = {what: sha256(fact.encode()).hexdigest()[:12] for what, fact in facts.items()}

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trunkline.bench.engine.contract import Engine
-    from trunkline.bench.kv.participant import Coordinator
     from trunkline.bench.matrix import Shape
     from trunkline.bench.options import Options
+    from trunkline.bench.participant import Coordinator
     from trunkline.bench.record import Record
     from trunkline.bench.result import Row
 
@@ -62,7 +62,7 @@ def matrix(
 def _check(options: Options, shape: Shape) -> None:
     import numpy as np
 
-    from trunkline.bench.kv.run import check_run
+    from trunkline.bench.ranks import check_run
     from trunkline.errors import ConfigurationError
 
     if not shape.block_size:
@@ -75,8 +75,8 @@ def _check(options: Options, shape: Shape) -> None:
 
 
 def _run(options: Options, shape: Shape, min_gbps: float) -> None:
-    from trunkline.bench.kv.run import run_worker
     from trunkline.bench.matrix import MatrixWorker
+    from trunkline.bench.ranks import run_worker
     from trunkline.bench.record import Record
     from trunkline.cli.bench_kv_run import bar
 

@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 
 from trunkline.backend.contract import Operation
-from trunkline.bench.kv.participant import Blocks, Participant, Times, move
 from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.sizes import CacheSizes, measure_sizes
 from trunkline.bench.kv.verification import Placed, compare, content
+from trunkline.bench.participant import Blocks, Participant, Times, move
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from trunkline.bench.engine.contract import Engine, Request
     from trunkline.bench.kv.access import OpType
-    from trunkline.bench.kv.participant import Coordinator
     from trunkline.bench.kv.plan import CachePlan
+    from trunkline.bench.participant import Coordinator
 
 
 class RequestTime(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from trunkline.backend.contract import Operation
-from trunkline.bench.kv.participant import Blocks, Participant, repeat
 from trunkline.bench.kv.verification import Placed, compare, content
+from trunkline.bench.participant import Blocks, Participant, repeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trunkline.bench.engine.contract import Engine, Request
-    from trunkline.bench.kv.participant import Coordinator
     from trunkline.bench.kv.traffic import Pattern, Traffic
+    from trunkline.bench.participant import Coordinator
 
 _SENT, _RECEIVED = 0, 1
 """The areas of a rank."""

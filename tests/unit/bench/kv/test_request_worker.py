@@ -9,7 +9,7 @@ import pytest
 from tests.unit.bench.kv.ranks import CopyEngine, Threads, run_ranks
 
 from trunkline.bench.kv.model import ModelShape
-from trunkline.bench.kv.participant import Times
+from trunkline.bench.participant import Times
 from trunkline.bench.kv.plan import CachePlan
 from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.request_worker import RequestRun, RequestWorker, _Outcome

@@ -1,4 +1,4 @@
-"""A run of a KV-cache workload by one worker: the group, the engine, and that all want the same."""
+"""One of the ranks that move blocks with any other: the group, the engine, and that all want the same."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trunkline.bench.engine.contract import Engine
-    from trunkline.bench.kv.participant import Coordinator
     from trunkline.bench.options import Options
+    from trunkline.bench.participant import Coordinator
 
 BACKENDS = ("UCX", "CMA")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.bench.kv.ranks import run_ranks
 
-from trunkline.bench.kv.run import _check_same, check_run
+from trunkline.bench.ranks import _check_same, check_run
 from trunkline.bench.options import Options
 from trunkline.errors import ConfigurationError
 
