@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.unit.bench.kv.ranks import run_ranks
 
-from trunkline.bench.ranks import _check_same, check_run
 from trunkline.bench.options import Options
+from trunkline.bench.ranks import _check_same, check_run
 from trunkline.errors import ConfigurationError
 
 

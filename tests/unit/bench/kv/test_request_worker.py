@@ -9,11 +9,11 @@ import pytest
 from tests.unit.bench.kv.ranks import CopyEngine, Threads, run_ranks
 
 from trunkline.bench.kv.model import ModelShape
-from trunkline.bench.participant import Times
 from trunkline.bench.kv.plan import CachePlan
 from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.request_worker import RequestRun, RequestWorker, _Outcome
 from trunkline.bench.kv.split import Split
+from trunkline.bench.participant import Times
 
 if TYPE_CHECKING:
     from trunkline.bench.kv.access import Access, OpType
