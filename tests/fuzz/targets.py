@@ -6,6 +6,7 @@ write a value, what was accepted must be written as it was read.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import dataclass, field
@@ -22,10 +23,22 @@ from trunkline.backend.plugins.ucx.address import check_worker_address, read_lay
 from trunkline.backend.plugins.ucx.library import load_native
 from trunkline.backend.plugins.ucx.remote_key import check_remote_keys
 from trunkline.clock import Deadline
+from trunkline.coordination.board import Board
+from trunkline.coordination.key import GroupKey
+from trunkline.coordination.record import (
+    Parcel,
+    RunRecord,
+    SeatRecord,
+    decode_value,
+    encode_parcel,
+    encode_record,
+    encode_value,
+)
 from trunkline.directory.fetch import Fetch
 from trunkline.directory.roster import Roster
 from trunkline.errors import (
     ConfigurationError,
+    GroupError,
     MetadataDecodeError,
     MetadataError,
     MetadataMismatchError,
@@ -59,7 +72,7 @@ from trunkline.offer.handshake import MAX_REQUEST, OfferSide, TakerSide, prove
 from trunkline.offer.manifest import Manifest, decode_manifest
 from trunkline.offer.safetensors import parse_header
 from trunkline.offer.ticket import Ticket, parse_ticket
-from trunkline.store.contract import Entry, Get, Snapshot, TransactionResult
+from trunkline.store.contract import Changed, Entry, Get, Snapshot, TransactionResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,6 +265,36 @@ def roster(data: bytes) -> None:
     told.view((), 100.0)
 
 
+def group_board(data: bytes) -> None:
+    """Keys and values that anybody may have put under a group, one by one, then all at once."""
+    payloads = parts(data)
+    board = Board(RUN, 0, 10)
+    entries = [
+        Entry(key.decode("utf-8", "surrogateescape"), value, at, at, lease)
+        for at, (lease, key, value) in enumerate(
+            zip(itertools.cycle((10, 10, 11)), payloads[::2], payloads[1::2], strict=False), 1
+        )
+    ]
+    for entry in entries:
+        board.take_run(Changed((entry,), (), entry.mod_revision))
+        board.take_inbox(Changed((entry,), (), entry.mod_revision))
+    snapshot = Snapshot(tuple(entries), len(entries))
+    board.take_run(snapshot)
+    board.take_inbox(snapshot)
+    board.check((0, 1))
+    board.message(1, 0)
+    if board.members:
+        board.arrival(0b11, 1, 0)
+        board.release(0b11, 0, 0)
+    board.take_run(Changed((), tuple(entry.key for entry in entries), len(entries) + 1))
+    board.take_inbox(Changed((), tuple(entry.key for entry in entries), len(entries) + 1))
+
+
+def group_value(data: bytes) -> None:
+    """What one worker sent to another."""
+    decode_value(data, "value")
+
+
 def keys(data: bytes) -> None:
     key = data.decode("utf-8", "surrogateescape")
     found = MetadataKey.parse(DEFAULT_NAMESPACE, key)
@@ -260,6 +303,20 @@ def keys(data: bytes) -> None:
     assert found is None or kind == ("label", found.agent, found.label)
 
 
+RUN = GroupKey("g").of_run("0" * 32)
+_SEAT = encode_record(SeatRecord(ProcessRecord("node-7", "boot", 4711)))
+_PARCEL = encode_parcel(Parcel(0, "allgather", b"x" * 40))
+GROUPS = [
+    stream(
+        *(RUN.group.run.encode(), encode_record(RunRecord(RUN.token, 2, 10, members))),
+        *(RUN.seat(0).encode(), _SEAT),
+        *(RUN.seat(1).encode(), _SEAT),
+        *(RUN.release(0b11).encode(), _PARCEL),
+        *(RUN.message(0, 1, 0).encode(), _PARCEL),
+        *(RUN.arrival(0, 0b11, 1).encode(), _PARCEL),
+    )
+    for members in ((), (10, 11))
+]
 KEYS = [each.encode() for each in (str(KEY), KEY.marker, KEY.presence, KEY.catalog, KEY.chunk("0" * 32, 3))]
 
 # Sockets and tickets.
@@ -391,6 +448,10 @@ TARGETS = {
         roster, [stream(*(each for key in KEYS for each in (key, record))) for record in golden("presence")], ()
     ),
     "key": Target(keys, KEYS, ()),
+    "group": Target(group_board, GROUPS, (MetadataDecodeError, GroupError)),
+    "group-value": Target(
+        group_value, [encode_value({"a": [1, -2.5, b"x", None, True], "b": "c" * 40}, "test")], cost=64
+    ),
     "listener": Target(
         listener,
         [

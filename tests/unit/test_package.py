@@ -14,6 +14,7 @@ import pytest
 
 import trunkline
 from trunkline import errors
+from trunkline.coordination.record import encode_value
 from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.card import Card, encode_card
 from trunkline.metadata.catalog import Catalog, TensorEntry, encode_catalog
@@ -44,6 +45,7 @@ RECORDS = {
     "metadata.card:decode_card": encode_card(
         Card(agent="a", incarnation="0" * 32, metadata=b"m", catalog=b"c", attributes={"role": "decode"})
     ),
+    "coordination.record:decode_value": encode_value({"a": [1, 2.5, b"x", None]}, "test"),
     "offer.manifest:decode_manifest": encode_manifest(
         Manifest(
             is_directory=True,

@@ -158,7 +158,7 @@ def encode_value(value: object, what: str) -> bytes:
     return data
 
 
-def decode_value(data: bytes, what: str) -> Any:
+def decode_value(data: bytes, what: str = "a value") -> Any:
     """Return what :func:`encode_value` encoded; tuples have become lists.
 
     Raises:

@@ -106,10 +106,10 @@ def test_a_snapshot_of_a_run_that_has_begun_is_enough() -> None:
 def test_a_run_that_does_not_begin_with_us_is_dissolved(events: list[WatchEvent]) -> None:
     board = Board(RUN, 1, LEASES[1])
     board.take_run(Snapshot((run(()), seat(1)), 1))
-    assert not board.is_dissolved
+    was_dissolved = board.is_dissolved
     for event in events:
         board.take_run(event)
-    assert board.is_dissolved
+    assert (was_dissolved, board.is_dissolved) == (False, True)
     assert not has_begun(board)
 
 
