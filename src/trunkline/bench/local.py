@@ -32,7 +32,7 @@ _OF_RANK_0 = ("local", "csv", "json", "report")
 class LocalWorkers:
     """All workers of a run but rank 0, which is this process, and their etcd. A context manager: none outlives it.
 
-    They are started before the etcd serves, and wait for it, so that all of them start at the same time.
+    They are started before the etcd serves, and wait for it; meanwhile this process may get ready, too.
 
     Args:
         options: The run's.
@@ -51,6 +51,14 @@ class LocalWorkers:
         """The etcd's."""
         return self._server.endpoint
 
+    def wait_ready(self) -> None:
+        """Wait until the etcd serves.
+
+        Raises:
+            StoreUnavailableError: It does not.
+        """
+        self._server.wait_ready()
+
     def __enter__(self) -> Self:
         try:
             for rank in range(1, self._options.size):
@@ -64,7 +72,7 @@ class LocalWorkers:
                 )
                 arguments = [*self._command, *command_line(options)]
                 self._processes.append(subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-            self._server.start()
+            self._server.start(timeout=0)
         except BaseException:
             self._end(0)
             raise

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from trunkline.bench.coordinator import Alone
 from trunkline.bench.local import COMMAND, LocalWorkers
 from trunkline.bench.roles import assign_roles
-from trunkline.bench.worker import Worker
 from trunkline.config import Settings
 from trunkline.errors import ConfigurationError, StoreUnavailableError, TrunklineError
 
@@ -50,6 +49,8 @@ def run_session(options: Options, listener: Listener) -> None:
         group: Coordinator = Alone()
         if not options.is_storage:
             store, group = join_group(stack, options)
+        from trunkline.bench.worker import Worker  # with all it takes; the other workers have been started by now
+
         is_target = bool(assign_roles(options).initiators_of(group.rank))
 
         def open_engine(kind: str, name: str) -> Engine:
@@ -105,14 +106,16 @@ def join_group(
     Raises:
         TrunklineError: There is no such rank, the store can't be reached, or not everybody came.
     """
+    rank = find_rank(options)
+    local = stack.enter_context(LocalWorkers(options, command)) if options.local else None
+    stack.enter_context(_warming_up(options))
     from trunkline.coordination import Group
     from trunkline.store.registry import open_store
 
-    rank = find_rank(options)
-    stack.enter_context(_warming_up(options))
     credentials: dict[str, Any] = {}
-    if options.local:
-        url = stack.enter_context(LocalWorkers(options, command)).endpoint
+    if local is not None:
+        local.wait_ready()
+        url = local.endpoint
         credentials = {"credentials": ""}  # those of the environment are for another
     else:
         url = options.etcd_endpoints or Settings.from_environment().store or DEFAULT_ENDPOINT
@@ -135,9 +138,10 @@ def join_group(
 @contextlib.contextmanager
 def _warming_up(options: Options) -> Iterator[None]:
     """Have the process's first UCX context made, which takes half a second, most of it idle, while the workers meet."""
-    from trunkline.bench.engine.trunkline import open_backends
 
     def warm_up() -> None:
+        from trunkline.bench.engine.trunkline import open_backends
+
         with contextlib.suppress(TrunklineError):  # the worker's own opening will say it
             for backend in open_backends("bench", options):
                 backend.close()

@@ -141,6 +141,35 @@ def test_a_corrupted_byte_is_caught_and_located() -> None:
     assert "from rank 1 to rank 0" in found.warnings[0]
 
 
+class Idle:
+    """An engine that says that all is done, and moves nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def prepare(self, operation: Any, sides: Any) -> Any:
+        return IdleRequest()
+
+
+class IdleRequest:
+    def post(self) -> None: ...
+
+    def poll(self) -> bool:
+        return True
+
+    def wait(self, timeout: float) -> None: ...
+
+
+@pytest.mark.parametrize("op_type", ["READ", "WRITE"])
+def test_blocks_that_never_came_are_wrong(op_type: str) -> None:
+    options = Options(**SMALL | {"op_type": op_type})
+    found = run_workers(options, options, wrap=Idle)
+    assert [row.wrong for row in found.rows] == [1, 2] * 3
+
+
 def test_workers_that_want_different_things_are_told_which() -> None:
     one = Options(**SMALL)
     other = Options(**SMALL | {"num_iter": 13})
