@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from trunkline.bench.options import DEFAULTS
-from trunkline.etcd.server import EtcdServer
+from trunkline.etcd.keeper import Keeper
+from trunkline.etcd.server import EtcdServer, find_binary
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,7 +29,8 @@ _OF_RANK_0 = ("local", "csv", "json", "report")
 
 
 class LocalWorkers:
-    """All workers of a run but rank 0, which is this process, and their etcd. A context manager: none outlives it.
+    """All workers of a run but rank 0, which is this process, and their etcd. A context manager: none outlives it, nor
+    this process, however it ends.
 
     They are started before the etcd serves, and wait for it; meanwhile this process may get ready, too.
 
@@ -42,8 +42,9 @@ class LocalWorkers:
     def __init__(self, options: Options, command: tuple[str, ...] = COMMAND) -> None:
         self._options = options
         self._command = command
-        self._directory = tempfile.TemporaryDirectory(prefix="trunkline-bench-")
-        self._server = EtcdServer(Path(self._directory.name), arguments=_QUICK_ELECTION)
+        binary = find_binary()
+        self._keeper = Keeper("trunkline-bench-")
+        self._server = EtcdServer(self._keeper.directory, binary=binary, arguments=_QUICK_ELECTION)
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -72,7 +73,8 @@ class LocalWorkers:
                 )
                 arguments = [*self._command, *command_line(options)]
                 self._processes.append(subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-            self._server.start(timeout=0)
+                self._keeper.watch(self._processes[-1].pid)
+            self._server.start(timeout=0, keeper=self._keeper)
         except BaseException:
             self._end(0)
             raise
@@ -94,7 +96,7 @@ class LocalWorkers:
                 process.kill()
                 process.wait()
             self._server.close()
-            self._directory.cleanup()
+            self._keeper.close()
 
     def __repr__(self) -> str:
         return f"<LocalWorkers at {self.endpoint}, pids {[process.pid for process in self._processes]}>"
