@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -189,9 +190,9 @@ class Worker:
         """Measure the teams in turn, this worker's among them."""
         options, teams = self._options, self._roles.teams
         pace = Pace(options.recreate_xfer, options.rate, options.timeout)
-        rounds = ROUNDS if len(teams) > 1 else 1
+        rounds = self._rounds
         threads = self._lanes(engine, step) if self._targets else []
-        count = -(-step.iterations // rounds)
+        count = self._count(step)
         found: list[Samples] = []
         for turn in range(rounds):
             for _, ranks in teams:
@@ -199,23 +200,40 @@ class Worker:
                 if len(teams) > 1:
                     (engine.wake if is_its_turn else engine.rest)()
                 self._group.barrier()
-                if threads and is_its_turn:
-                    if step.warmup and turn == 0:
-                        measure(threads, step.warmup, pace._replace(rate=0.0))
-                    found.append(measure(threads, count, pace))
-                elif is_its_turn and options.workload == "notifications":
-                    peer = self._cards[self._initiators[0]].agent
-                    echo(engine, peer, count + (step.warmup if turn == 0 else 0), options.timeout)
+                if step.warmup and turn == 0:
+                    if is_its_turn:
+                        self._move(engine, threads, step.warmup, pace._replace(rate=0.0))
+                    self._group.barrier()  # nobody is measured while others still warm up
+                if is_its_turn:
+                    found += self._move(engine, threads, count, pace)
                 if len(teams) > 1:
                     self._group.barrier()
         return found
 
+    def _move(self, engine: Engine, threads: list[list[Lane]], count: int, pace: Pace) -> list[Samples]:
+        """Make so many transfers on each thread, or be the other side of them."""
+        if threads:
+            return [measure(threads, count, pace)]
+        if self._options.workload == "notifications":
+            echo(engine, self._cards[self._initiators[0]].agent, count, pace.timeout)
+        return []
+
     def _lanes(self, engine: Engine, step: Step) -> list[list[Lane]]:
+        return [[self._lane(engine, step, number) for number in thread] for thread in self._numbers(step)]
+
+    @property
+    def _rounds(self) -> int:
+        return ROUNDS if len(self._roles.teams) > 1 else 1
+
+    def _count(self, step: Step) -> int:
+        """How many transfers each thread makes in a round."""
+        return -(-step.iterations // self._rounds)
+
+    def _numbers(self, step: Step) -> list[range]:
+        """Return each thread's lanes: no more than it makes transfers, so that every one is used."""
         depth = self._options.pipeline_depth
-        return [
-            [self._lane(engine, step, thread * depth + place) for place in range(depth)]
-            for thread in range(self._options.num_threads)
-        ]
+        used = min(depth, self._count(step))
+        return [range(thread * depth, thread * depth + used) for thread in range(self._options.num_threads)]
 
     def _lane(self, engine: Engine, step: Step, lane: int) -> Lane:
         if self._options.workload == "notifications":
@@ -280,13 +298,13 @@ class Worker:
         ):
             for number, rank in enumerate(peers if buffers.lanes else ()):
                 source, sink = (self._rank, rank) if is_source else (rank, self._rank)
-                for lane in range(self._depth):
+                for lane in chain(*self._numbers(step)):
                     blocks = buffers.blocks(number * self._depth + lane, size, step.batch_size)
                     yield Sender(seed, step.number, source, sink, lane), blocks, is_source
 
     def _exchange(self, engine: Engine, step: Step, operation: Operation) -> None:
         """Move every lane once, for the sake of its contents."""
-        for lane in range(self._depth):
+        for lane in chain(*self._numbers(step)):
             for sides in self._sides(step, lane):
                 request = engine.prepare(operation, engine.match(*sides))
                 request.post()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +10,8 @@ from tests.fault.bench.test_workers import children_of, is_running
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.cli.conftest import Commands
 
 

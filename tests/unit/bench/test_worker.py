@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,7 @@ def test_every_size_gives_a_row_and_every_block_arrives(op_type: str) -> None:
         (2, {"mode": "MG", "num_initiator_dev": 2, "num_target_dev": 3}, 1),
         (2, {"bidirectional": True}, 2),
         (2, {"num_threads": 2, "pipeline_depth": 3}, 1),
+        (2, {"num_threads": 2, "pipeline_depth": 4, "num_iter": 3, "warmup_iter": 0}, 1),
         (2, {"recreate_xfer": True}, 1),
         (2, {"recreate_xfer": True, "prepared_xfer": True}, 1),
         (2, {"rate": 2000.0, "pipeline_depth": 4}, 1),
@@ -182,3 +184,39 @@ def test_without_a_check_nothing_is_said_of_wrong_blocks() -> None:
     found = run(2, check_consistency=False, max_block_size=4 * KIB)
     assert [row.wrong for row in found.rows] == [None, None]
     assert np.isfinite([row.bandwidth_gb_s for row in found.rows]).all()
+
+
+class Late(Idle):
+    """An engine; the second of them to begin takes its time, or until the first one is measured."""
+
+    def __init__(self, engine: Engine, posts: list[Engine], is_measured: threading.Event) -> None:
+        super().__init__(engine)
+        self._posts = posts
+        self._is_measured = is_measured
+
+    def prepare(self, operation: Any, sides: Any) -> Any:
+        return LateRequest(self._engine, self._posts, self._is_measured)
+
+
+class LateRequest(IdleRequest):
+    def __init__(self, engine: Engine, posts: list[Engine], is_measured: threading.Event) -> None:
+        self._engine = engine
+        self._posts = posts
+        self._is_measured = is_measured
+
+    def post(self) -> None:
+        self._posts.append(self._engine)
+        if self._posts.count(self._engine) > 2:  # those of the warm-up
+            self._is_measured.set()
+        elif self._posts[0] is not self._engine:
+            self._is_measured.wait(0.1)
+
+
+def test_nobody_is_measured_while_others_warm_up() -> None:
+    posts: list[Engine] = []
+    is_measured = threading.Event()
+    options = Options(
+        **SMALL | {"max_block_size": 4 * KIB, "max_batch_size": 1, "check_consistency": False, "workers": 4}
+    )
+    run_workers(*[options] * 4, wrap=lambda engine: Late(engine, posts, is_measured))
+    assert [posts[:4].count(engine) for engine in set(posts)] == [2, 2]
