@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+TTL = 5.0
+"""Seconds until the others hear of a worker that was killed, and its keys are gone."""
+
 
 class Coordinator(Protocol):
     """A group, seen by one worker."""

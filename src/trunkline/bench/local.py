@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds for the others to end by themselves."""
 
+PATIENCE_AFTER_FAILURE = 2.0
+"""As many when the run broke off: they have been told, and one that is stopped would not end."""
+
 _QUICK_ELECTION = ("--heartbeat-interval=10", "--election-timeout=100")
 """An etcd alone waits for this long before it elects itself."""
 
@@ -83,7 +86,7 @@ class LocalWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(PATIENCE)
+        self._end(PATIENCE if error is None else PATIENCE_AFTER_FAILURE)
 
     def _end(self, patience: float) -> None:
         try:

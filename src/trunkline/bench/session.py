@@ -7,7 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from trunkline.bench.coordinator import Alone
+from trunkline.bench.coordinator import TTL, Alone
 from trunkline.bench.local import COMMAND, LocalWorkers
 from trunkline.bench.roles import assign_roles
 from trunkline.config import Settings
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ENDPOINT = "http://localhost:2379"
 """NIXLBench's."""
-
-TTL = 5.0
-"""Seconds until the others hear of a worker that was killed."""
 
 RANKS = ("SLURM_PROCID", "JOB_COMPLETION_INDEX", "RANK")
 """Where cluster managers say which of its job's processes one is: Slurm, indexed jobs of Kubernetes, torchrun."""
