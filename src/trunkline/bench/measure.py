@@ -45,7 +45,7 @@ class Lane:
     def __init__(self, make: Callable[[], Sequence[Request]]) -> None:
         self.make = make
         began = _now()
-        self.requests = make()
+        self.requests: Sequence[Request] = make()
         self.prepare_ns = _now() - began
         self.started = 0
 
@@ -170,6 +170,7 @@ class _Loop:
     def _begin(self, lane: Lane, due: int) -> None:
         began = posting = _now()
         if self._pace.is_recreated:
+            lane.requests = ()  # they end before what they were made of
             lane.requests = lane.make()
             posting = _now()
             self._prepare.append(posting - began)

@@ -151,12 +151,15 @@ class Worker:
 
     def _meet(self, engine: Engine, name: str) -> None:
         timeout = self._options.timeout
-        for buffers in (self._near, self._far):
+        is_registered_later = self._options.reregister_mem
+        for buffers in (self._far,) if is_registered_later else (self._near, self._far):
             if buffers.lanes:
                 engine.register(buffers.descriptors)
         if self._storage is not None:
             self._storage.register(engine)
         card = Card(agent=name, handed=engine.publish(), addresses=tuple(self._far.addresses))
+        for lane in range(self._near.lanes if is_registered_later else 0):
+            engine.register(self._near.lane(lane))  # unpublished, so that taking it back is nobody else's concern
         self._cards = decode_cards(self._group.allgather(encode(card)))
         for rank in dict.fromkeys([*self._targets, *self._initiators]):
             engine.load(self._cards[rank].agent, self._cards[rank].handed, timeout)
@@ -189,7 +192,7 @@ class Worker:
     def _measure(self, engine: Engine, step: Step) -> list[Samples]:
         """Measure the teams in turn, this worker's among them."""
         options, teams = self._options, self._roles.teams
-        pace = Pace(options.recreate_xfer, options.rate, options.timeout)
+        pace = Pace(options.recreate_xfer or options.reregister_mem, options.rate, options.timeout)
         rounds = self._rounds
         threads = self._lanes(engine, step) if self._targets else []
         count = self._count(step)
@@ -241,12 +244,20 @@ class Worker:
             return Lane(lambda: [RoundTrip(engine, peer, step.transfer_size) for peer in peers])
 
         def make() -> list[Request]:
+            if self._options.reregister_mem:
+                self._reregister(engine, lane)
             return [engine.prepare(self._operation, engine.match(*each)) for each in self._sides(step, lane)]
 
         if not self._options.prepared_xfer:
             return Lane(make)
         matched = [engine.match(*each) for each in self._sides(step, lane)]
         return Lane(lambda: [engine.prepare(self._operation, sides) for sides in matched])
+
+    def _reregister(self, engine: Engine, lane: int) -> None:
+        for number in range(len(self._targets)):
+            its = self._near.lane(number * self._depth + lane)
+            engine.deregister(its)
+            engine.register(its)
 
     def _sides(self, step: Step, lane: int) -> Iterator[tuple[str, DescriptorList, DescriptorList]]:
         """Yield for each target its agent, and the blocks of both sides."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from trunkline.bench.plan import ignored_options
 from trunkline.bench.record import Record
 from trunkline.bench.roles import assign_roles
 from trunkline.bench.session import find_rank, run_session
@@ -36,6 +37,9 @@ def run_on_terminal(options: Options) -> None:
         KeyboardInterrupt: It was interrupted.
         typer.Exit: Blocks were wrong, or (for workers that another one started) somebody else told why it ended.
     """
+    if not options.quiet:
+        for text in ignored_options(options):
+            _say(text)
     record = Record(options)
     is_complete = False
     try:

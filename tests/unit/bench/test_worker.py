@@ -63,6 +63,7 @@ def test_every_size_gives_a_row_and_every_block_arrives(op_type: str) -> None:
         (2, {"num_threads": 2, "pipeline_depth": 4, "num_iter": 3, "warmup_iter": 0}, 1),
         (2, {"recreate_xfer": True}, 1),
         (2, {"recreate_xfer": True, "prepared_xfer": True}, 1),
+        (3, {"reregister_mem": True, "scheme": "onetomany", "num_threads": 2, "pipeline_depth": 2}, 2),
         (2, {"rate": 2000.0, "pipeline_depth": 4}, 1),
         (2, {"backend": "CMA", "device_list": "all"}, 1),
     ],
@@ -163,6 +164,36 @@ class IdleRequest:
         return True
 
     def wait(self, timeout: float) -> None: ...
+
+
+class Counting:
+    """An engine that tells how much memory is registered."""
+
+    def __init__(self, engine: Engine, counts: dict[str, list[int]]) -> None:
+        self._engine = engine
+        self._counts = counts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def register(self, descriptors: DescriptorList, keys: Sequence[str] = ()) -> None:
+        self._engine.register(descriptors, keys)
+        self._counts["registered"].append(descriptors.count)
+
+    def deregister(self, descriptors: DescriptorList) -> None:
+        self._engine.deregister(descriptors)
+        self._counts["deregistered"].append(descriptors.count)
+
+
+def test_memory_is_registered_anew_for_each_transfer() -> None:
+    counts: dict[str, list[int]] = {"registered": [], "deregistered": []}
+    changes = {"reregister_mem": True, "max_block_size": 4 * KIB, "max_batch_size": 1, "num_iter": 5, "warmup_iter": 0}
+    options = Options(**SMALL | changes)
+    found = run_workers(options, options, wrap=lambda engine: Counting(engine, counts))
+    assert [row.wrong for row in found.rows] == [0]
+    made = 1 + 5  # by the first request, which is not measured, and by each that is
+    assert len(counts["deregistered"]) == made
+    assert len(counts["registered"]) == made + 2  # each side's
 
 
 @pytest.mark.parametrize("op_type", ["READ", "WRITE"])

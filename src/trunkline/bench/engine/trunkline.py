@@ -70,6 +70,9 @@ class TrunklineEngine:
     def register(self, descriptors: DescriptorList, keys: Sequence[str] = ()) -> None:
         self._agent.register(descriptors, keys=keys)
 
+    def deregister(self, descriptors: DescriptorList) -> None:
+        self._agent.deregister(descriptors, drain=0)
+
     def publish(self) -> bytes:
         if not self._has_store:
             return self._agent.card()
