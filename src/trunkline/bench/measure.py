@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from trunkline.bench.statistics import Samples
-from trunkline.errors import ClosedError
+from trunkline.errors import ClosedError, DeadlineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -165,7 +165,7 @@ class _Loop:
                 self._end(lane)
                 free.append(lane)
             elif busy and _now() - busy[0].started > self._pace.timeout * 1e9:
-                busy[0].wait(0)  # raises what it is told after so long
+                raise DeadlineError(f"a transfer is still running after {self._pace.timeout:g} s (--timeout)")
 
     def _begin(self, lane: Lane, due: int) -> None:
         began = posting = _now()

@@ -113,10 +113,12 @@ def test_in_an_open_loop_latency_counts_from_when_a_transfer_was_to_begin(time: 
     assert np.diff(found.began) == pytest.approx(10_000_000)
 
 
-def test_a_transfer_that_does_not_end_is_given_up(time: Time) -> None:
+@pytest.mark.parametrize("rate", [0.0, 1_000.0])
+def test_a_transfer_that_does_not_end_is_given_up(time: Time, rate: float) -> None:
+    time.step = 1_000_000
     wire = Wire(time, lambda _: 10**12)
     with pytest.raises(DeadlineError, match="still running after 1 s"):
-        measure([[Lane(lambda: [wire])]], 3, CLOSED)
+        measure([[Lane(lambda: [wire])]], 3, CLOSED._replace(rate=rate))
 
 
 def test_a_failure_in_one_thread_ends_all() -> None:
