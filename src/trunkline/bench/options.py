@@ -77,8 +77,12 @@ class Options:
         "trunkline", "Run", "What moves the bytes; with both, half of the workers each, in turn.",
         choices=("trunkline", "nixl", "both"),
     )  # fmt: skip
+    limit: str = _option(
+        "memcpy", "Run", "What the % of limit is of: a memcpy of the same size, or bare UCX between the first pair.",
+        choices=("memcpy", "ucx"),
+    )  # fmt: skip
     limit_gbps: float = _option(
-        0.0, "Run", "What the % of limit is of, in 10^9 bytes a second; 0 for a memcpy of the same size.", least=0
+        0.0, "Run", "What the % of limit is of instead, in 10^9 bytes a second; 0 for --limit.", least=0
     )
     quiet: bool = _option(False, "Run", "Say nothing but errors on standard error.")
     csv: str = _option("", "Run", "Write the rows as CSV to this path; - for standard output.")

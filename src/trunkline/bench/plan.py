@@ -103,6 +103,11 @@ def check_options(options: Options) -> None:
         raise ConfigurationError(f"--engine {options.engine} is measured with UCX and POSIX, not {options.backend}")
     if options.progress_threads > 1 and options.engine != "nixl":
         raise ConfigurationError(f"--progress-threads {options.progress_threads}: Trunkline's agents have one")
+    if options.limit == "ucx" and (options.engine == "nixl" or options.backend != "UCX" or options.limit_gbps):
+        raise ConfigurationError(
+            "--limit ucx is measured beside Trunkline's own transfers over UCX: leave it out with another --backend, "
+            "with --engine nixl, whose process has another UCX, and with --limit-gbps"
+        )
     if options.is_storage and (options.bidirectional or options.local > 1 or options.workers > 1):
         raise ConfigurationError(
             f"{options.backend} moves blocks between this worker and its files or objects: it runs alone, without "
@@ -137,7 +142,7 @@ def ignored_options(options: Options) -> list[str]:
 def _check_workload(options: Options) -> None:
     from trunkline.bench.options import DEFAULTS
 
-    names = ["bidirectional", "rate", "check_consistency", "num_threads", "pipeline_depth", "scheme", "mode"]
+    names = ["bidirectional", "rate", "check_consistency", "num_threads", "pipeline_depth", "scheme", "mode", "limit"]
     names += ["recreate_xfer", "reregister_mem", "prepared_xfer"]
     if options.workload == "metadata":
         names.append("engine")

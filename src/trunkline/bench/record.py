@@ -61,7 +61,7 @@ class Record:
             group=options.benchmark_group,
             options=options.given(),
             environment=self._environment(),
-            limit=None if options.workload != "sweep" else "given" if options.limit_gbps else "memcpy",
+            limit=None if options.workload != "sweep" else "given" if options.limit_gbps else options.limit,
             is_complete=is_complete,
             notes=tuple(notes),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from trunkline.backend.contract import Operation
+from trunkline.bench.baseline import memcpy_gb_s
 from trunkline.bench.consistency import Findings, Sender, check, clear, fill
 from trunkline.bench.measure import Lane, Pace, measure
 from trunkline.bench.memory import Buffers, Places
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from trunkline.bench.bare import BareUcx
     from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine, Request
     from trunkline.bench.options import Options
@@ -125,6 +127,7 @@ class Worker:
         self._cards: list[Card] = []
         self._links: list[Link] = []
         self._engine: Engine | None = None
+        self._bare: BareUcx | None = None
 
     def run(self) -> None:
         """Do all of it.
@@ -145,6 +148,8 @@ class Worker:
                 self._run_step(self._engine, step)
             self._group.barrier()  # nobody takes memory back that others may still use
         finally:
+            if self._bare is not None:
+                self._bare.close()
             self._engine.close()
             if self._storage is not None:
                 self._storage.close()
@@ -165,6 +170,10 @@ class Worker:
             engine.load(self._cards[rank].agent, self._cards[rank].handed, timeout)
         links = [Link(self._rank, rank, engine.transport(self._cards[rank].agent)) for rank in self._targets]
         self._links = decode_links(self._group.allgather(encode(links)))
+        if self._options.limit == "ucx":
+            from trunkline.bench.bare import BareUcx
+
+            self._bare = BareUcx(self._group, self._options, self._roles, self._near, self._far)
 
     # -- one step ----------------------------------------------------------------------------------------------
 
@@ -185,9 +194,10 @@ class Worker:
             findings = self._check_patterns(engine, step)
         moved = self._part(step) * step.batch_size * len(self._targets)
         outcome = Outcome(condense(rounds, moved) if rounds else None, findings.wrong, findings.first)
+        limit = self._limit(step) if self._rank == 0 else None  # while the others wait for it
         outcomes = self._group.gather(encode(outcome))
         if outcomes is not None:
-            self._report(step, [_OUTCOME.decode(each) for each in outcomes])
+            self._report(step, [_OUTCOME.decode(each) for each in outcomes], limit)
 
     def _measure(self, engine: Engine, step: Step) -> list[Samples]:
         """Measure the teams in turn, this worker's among them."""
@@ -211,6 +221,8 @@ class Worker:
                     found += self._move(engine, threads, count, pace)
                 if len(teams) > 1:
                     self._group.barrier()
+        if len(teams) > 1:
+            engine.rest()  # what bandwidth is compared with is measured next
         return found
 
     def _move(self, engine: Engine, threads: list[list[Lane]], count: int, pace: Pace) -> list[Samples]:
@@ -323,10 +335,18 @@ class Worker:
 
     # -- results -----------------------------------------------------------------------------------------------
 
-    def _report(self, step: Step, outcomes: list[Outcome]) -> None:
+    def _limit(self, step: Step) -> float | None:
+        """What bandwidth is compared with, in 10^9 bytes a second; that of notifications with nothing."""
+        if self._options.workload != "sweep":
+            return None
+        if self._bare is not None:
+            return self._bare.gb_s(step)
+        return self._options.limit_gbps or memcpy_gb_s(step.transfer_size)
+
+    def _report(self, step: Step, outcomes: list[Outcome], limit: float | None) -> None:
         for kind, ranks in self._roles.teams:
             those = [outcomes[rank] for rank in ranks]
-            row = summarise(self._options, self._roles, self._links, step, kind, those)
+            row = summarise(self._options, self._roles, self._links, step, kind, those, limit)
             self._listener.measured(row)
             for each in those:
                 if each.first:

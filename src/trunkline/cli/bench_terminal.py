@@ -93,8 +93,7 @@ class Screen:
         if rank != 0:
             return
         if not options.quiet:
-            limit = f"{options.limit_gbps:g} GB/s" if options.limit_gbps else "a memcpy of a transfer's size, at rank 0"
-            _say(f"{LEGEND}\n% of limit: the limit is {limit}")
+            _say(f"{LEGEND}\n% of limit: the limit is {_limit(options)}")
             if self._has_table and self._table.missing:
                 _say(f"no room here for {', '.join(self._table.missing)}: --csv and --json have them")
         if self._has_table:
@@ -123,6 +122,14 @@ class Screen:
         """Keep and print something that a reader should know."""
         self._record.notes.append(text)
         _say(text)
+
+
+def _limit(options: Options) -> str:
+    if options.limit_gbps:
+        return f"{options.limit_gbps:g} GB/s"
+    if options.limit == "ucx":
+        return "bare UCX between the first pair: a transfer's bytes in one piece, one after the other"
+    return "a memcpy of a transfer's size, at rank 0"
 
 
 def _roles_lines(options: Options, workers: list[Introduction], roles: Roles, links: list[Link]) -> Iterator[str]:

@@ -39,6 +39,8 @@ def test_there_is_always_something_to_measure() -> None:
         ({"initiator_seg_type": "VRAM"}, "--initiator-seg-type VRAM: the benchmark allocates host memory only"),
         ({"target_seg_type": "VRAM"}, "--target-seg-type VRAM"),
         ({"reregister_mem": True, "prepared_xfer": True}, "leave one out"),
+        ({"limit": "ucx", "backend": "CMA", "device_list": "all"}, "leave it out with another --backend"),
+        ({"limit": "ucx", "limit_gbps": 5.0}, "and with --limit-gbps"),
         ({"posix_ios_pool_size": 5}, "--posix-ios-pool-size is for POSIX"),
         ({"engine": "nixl", "backend": "CMA"}, "--engine nixl is measured with UCX and POSIX"),
         ({"progress_threads": 2}, "Trunkline's agents have one"),

@@ -203,6 +203,16 @@ def test_blocks_that_never_came_are_wrong(op_type: str) -> None:
     assert [row.wrong for row in found.rows] == [1, 2] * 3
 
 
+@pytest.mark.parametrize("op_type", ["READ", "WRITE"])
+@pytest.mark.parametrize("changes", [{}, {"workers": 4}, {"mode": "MG", "num_target_dev": 2}])
+def test_bare_ucx_is_a_limit(op_type: str, changes: dict[str, Any]) -> None:
+    found = run(changes.get("workers", 2), op_type=op_type, limit="ucx", **changes)
+    for row in found.rows:
+        assert row.wrong == 0
+        assert row.limit_gb_s > 0
+        assert row.limit_percent == pytest.approx(100 * row.bandwidth_gb_s / row.limit_gb_s)
+
+
 def test_workers_that_want_different_things_are_told_which() -> None:
     one = Options(**SMALL)
     other = Options(**SMALL | {"num_iter": 13})
