@@ -50,6 +50,7 @@ def test_there_is_always_something_to_measure() -> None:
         ({"local": 2, "etcd_endpoints": "http://h:2379"}, "--local starts all workers and an etcd of their own"),
         ({"workers": 3}, "pairs need an even number"),
         ({"workload": "notifications", "num_threads": 2}, "has no use for --num-threads"),
+        ({"workload": "metadata", "engine": "both"}, "its steps can't be told apart; leave --engine out"),
         ({"workload": "metadata", "workers": 4}, "two of them"),
     ],
 )
