@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Self
@@ -64,6 +65,9 @@ class LocalWorkers:
         self._server.wait_ready()
 
     def __enter__(self) -> Self:
+        # What opens another etcd is not for this one.
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("ETCDCTL_")}
+        environment.pop("TRUNKLINE_STORE_CREDENTIALS", None)
         try:
             for rank in range(1, self._options.size):
                 options = dataclasses.replace(
@@ -75,7 +79,15 @@ class LocalWorkers:
                     quiet=True,
                 )
                 arguments = [*self._command, *command_line(options)]
-                self._processes.append(subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+                self._processes.append(
+                    subprocess.Popen(
+                        arguments,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        env=environment,
+                        start_new_session=True,  # a Ctrl-C at the terminal is for us, and the others are told
+                    )
+                )
                 self._keeper.watch(self._processes[-1].pid)
             self._server.start(timeout=0, keeper=self._keeper)
         except BaseException:

@@ -146,8 +146,8 @@ def _check_workload(options: Options) -> None:
     names += ["recreate_xfer", "reregister_mem", "prepared_xfer"]
     if options.workload == "metadata" and options.engine != "trunkline":
         raise ConfigurationError(
-            f"--workload metadata --engine {options.engine}: NIXL's publishing returns before its thread has begun, and "
-            "when it has loaded has to be looked for, so that its steps can't be told apart; leave --engine out",
+            f"--workload metadata --engine {options.engine}: NIXL's publishing returns before its thread has begun, "
+            "and when it has loaded has to be looked for, so that its steps can't be told apart; leave --engine out",
             option="engine",
         )
     unfit = [name for name in names if getattr(options, name) != DEFAULTS[name]]

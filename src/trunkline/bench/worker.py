@@ -22,6 +22,7 @@ from trunkline.bench.team import (
     Card,
     Introduction,
     Link,
+    decode_all,
     decode_cards,
     decode_introductions,
     decode_links,
@@ -197,7 +198,7 @@ class Worker:
         limit = self._limit(step) if self._rank == 0 else None  # while the others wait for it
         outcomes = self._group.gather(encode(outcome))
         if outcomes is not None:
-            self._report(step, [_OUTCOME.decode(each) for each in outcomes], limit)
+            self._report(step, decode_all(_OUTCOME, outcomes, "an outcome"), limit)
 
     def _measure(self, engine: Engine, step: Step) -> list[Samples]:
         """Measure the teams in turn, this worker's among them."""
