@@ -26,6 +26,7 @@ from trunkline.errors import (
 from trunkline.store import open_store as open_any
 from trunkline.store.contract import Put, Transaction
 from trunkline.testing.faulty_store import Fault, FaultyStore
+from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
