@@ -85,10 +85,9 @@ class LocalWorkers:
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
                         env=environment,
-                        start_new_session=True,  # a Ctrl-C at the terminal is for us, and the others are told
+                        process_group=self._keeper.group,  # a Ctrl-C is for us, and the others are told
                     )
                 )
-                self._keeper.watch(self._processes[-1].pid)
             self._server.start(timeout=0, keeper=self._keeper)
         except BaseException:
             self._end(0)

@@ -40,8 +40,8 @@ class RoleProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},
+            process_group=keeper.group,
         )
-        keeper.watch(self._process.pid)
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=f"trunkline-demo-{role}", daemon=True)
         self._reader.start()

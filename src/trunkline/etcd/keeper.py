@@ -1,17 +1,17 @@
 """Nothing stays of a command that was killed: a process outside of it ends what it started and removes its directory.
 
-Run as a script it is that process: ``keeper.py DIRECTORY``, with process ids on standard input, a line each, until
-whoever started it closes that or dies.
+Run as a script it is that process: ``keeper.py DIRECTORY``. It leads a process group that the others are started in,
+and waits until whoever started it closes its standard input, or dies.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-_END_TIMEOUT_MS = 5_000
+_PAUSE = 0.02
+_END_TIMEOUT = 5.0
 
 
 class Keeper:
-    """A temporary directory and processes that end with this one, however it ends. A context manager.
+    """A temporary directory, and a process group, that end with this process, however it ends. A context manager.
 
-    Not for several threads at once. A keeper that is killed itself takes nothing along.
+    What is started with ``process_group=keeper.group`` belongs to it, and no Ctrl-C at the terminal reaches it. Not for
+    several threads at once. A keeper that is killed itself takes nothing along.
 
     Args:
         prefix: What the directory's name begins with.
@@ -41,21 +43,18 @@ class Keeper:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C at the terminal is for us
+            process_group=0,
         )
 
-    def watch(self, pid: int) -> None:
-        """Have a child of this process killed at the end, if it still runs then."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # somebody killed the keeper
-            self._process.stdin.write(b"%d\n" % pid)
-            self._process.stdin.flush()
+    @property
+    def group(self) -> int:
+        """The process group."""
+        return self._process.pid
 
     def close(self) -> None:
         """Kill what still runs and remove the directory. Idempotent."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
+        self._process.stdin.close()
         self._process.wait()
         _remove(self.directory)  # if the keeper could not
 
@@ -72,19 +71,31 @@ class Keeper:
 
 
 def keep(directory: Path) -> None:
-    """Take process ids until the end of standard input, then kill those processes and remove the directory."""
-    handles: list[int] = []
-    for line in sys.stdin:
-        with suppress(ProcessLookupError):
-            handles.append(os.pidfd_open(int(line)))  # which stays its own when the number goes to another
-    for handle in handles:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-    for handle in handles:
-        ended = select.poll()
-        ended.register(handle, select.POLLIN)
-        ended.poll(_END_TIMEOUT_MS)
+    """Wait for the end of standard input, then kill this process's group but itself, and remove the directory."""
+    sys.stdin.read()
+    end = time.monotonic() + _END_TIMEOUT
+    calm = 0  # one that was started in the last moment joins the group a little later
+    while calm < 2 and time.monotonic() < end:
+        others = _others()
+        for pid in others:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        calm = 0 if others else calm + 1
+        time.sleep(_PAUSE)
     _remove(directory)
+
+
+def _others() -> list[int]:
+    """Return the processes of this one's group, without itself and those that have ended."""
+    own, found = os.getpgrp(), []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal() or int(folder.name) == os.getpid():
+            continue
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            state, _, group, *_ = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+            if int(group) == own and state != b"Z":
+                found.append(int(folder.name))
+    return found
 
 
 def _remove(directory: Path) -> None:

@@ -83,14 +83,14 @@ class ServerProcess:
                     stdout=log,
                     stderr=log,
                     env=self.environment(),
-                    start_new_session=True,  # a Ctrl-C at the terminal is for us, and we end it in order
+                    # A Ctrl-C at the terminal is for us, and we end it in order.
+                    start_new_session=keeper is None,
+                    process_group=None if keeper is None else keeper.group,
                 )
         except OSError as error:
             raise ConfigurationError(
                 f"{self.name} ({command[0]}) can't be started in {self.directory}: {error}"
             ) from error
-        if keeper is not None:
-            keeper.watch(self.pid)
         if timeout != 0:
             self.wait_ready(timeout)
         return self

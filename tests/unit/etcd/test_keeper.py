@@ -13,21 +13,19 @@ if TYPE_CHECKING:
     import pytest
 
 
-def sleeper() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["sleep", "600"])
+def sleeper(keeper: Keeper | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "600"], process_group=None if keeper is None else keeper.group)
 
 
-def test_what_is_watched_ends_with_it_and_the_directory_is_removed() -> None:
+def test_its_group_ends_with_it_and_the_directory_is_removed() -> None:
     with Keeper("trunkline-test-") as keeper:
-        ended = sleeper()
+        ended = sleeper(keeper)
         ended.kill()
-        ended.wait()
-        keeper.watch(ended.pid)
-        running, other = sleeper(), sleeper()
-        keeper.watch(running.pid)
+        running, other = sleeper(keeper), sleeper()
         (keeper.directory / "data").mkdir()
     assert running.wait() == -signal.SIGKILL
     assert not keeper.directory.exists()
+    assert ended.wait() == -signal.SIGKILL
     assert other.poll() is None
     other.kill()
     other.wait()
@@ -37,18 +35,9 @@ def test_what_is_watched_ends_with_it_and_the_directory_is_removed() -> None:
 def test_a_keeper_that_was_killed_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with Keeper("trunkline-test-") as keeper:
-        (pid,) = children_that_run(str(keeper.directory))
-        os.kill(pid, signal.SIGKILL)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        running = sleeper()
-        keeper.watch(running.pid)
+        os.kill(keeper.group, signal.SIGKILL)
+        os.waitid(os.P_PID, keeper.group, os.WEXITED | os.WNOWAIT)
+        running = sleeper(keeper)
     assert list(tmp_path.iterdir()) == []
     running.kill()
     running.wait()
-
-
-def children_that_run(argument: str) -> list[int]:
-    found = subprocess.run(
-        ["pgrep", "-f", argument, "-P", str(os.getpid())], capture_output=True, text=True, check=True
-    )
-    return [int(line) for line in found.stdout.split()]
