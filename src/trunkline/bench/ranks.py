@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
     from trunkline.bench.options import Options
-    from trunkline.bench.participant import Coordinator
 
 BACKENDS = ("UCX", "CMA")
 

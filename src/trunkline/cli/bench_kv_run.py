@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
     from trunkline.bench.kv.request_worker import RequestRun
     from trunkline.bench.kv.traffic_worker import TrafficRun
     from trunkline.bench.options import Options
-    from trunkline.bench.participant import Coordinator
 
 SHARED = (
     "local", "workers", "rank", "benchmark_group", "etcd_endpoints", "timeout", "engine", "json", "quiet", "backend",

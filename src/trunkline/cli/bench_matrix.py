@@ -12,10 +12,10 @@ from trunkline.cli.terminal import escape
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
     from trunkline.bench.matrix import Shape
     from trunkline.bench.options import Options
-    from trunkline.bench.participant import Coordinator
     from trunkline.bench.record import Record
     from trunkline.bench.result import Row
 

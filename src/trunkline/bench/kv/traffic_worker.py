@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine, Request
     from trunkline.bench.kv.traffic import Pattern, Traffic
-    from trunkline.bench.participant import Coordinator
 
 _SENT, _RECEIVED = 0, 1
 """The areas of a rank."""
