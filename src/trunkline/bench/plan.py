@@ -103,14 +103,23 @@ def check_options(options: Options) -> None:
         raise ConfigurationError(f"--engine both compares workers, and {options.backend} runs alone")
     if options.workload != "sweep":
         _check_workload(options)
-    outputs = [name for name in ("csv", "json", "report") if getattr(options, name) == "-"]
-    if len(outputs) > 1:
-        named = " and ".join(f"--{name} -" for name in outputs)
-        raise ConfigurationError(f"{named} would go to standard output together: give all but one a path")
+    check_outputs(options)
     if options.local and (options.etcd_endpoints or options.workers or options.rank >= 0):
         raise ConfigurationError(
             "--local starts all workers and an etcd of their own: leave out --etcd-endpoints, --workers and --rank"
         )
+
+
+def check_outputs(options: Options) -> None:
+    """Check that at most one file goes to standard output.
+
+    Raises:
+        ConfigurationError: Several do.
+    """
+    outputs = [name for name in ("csv", "json", "report") if getattr(options, name) == "-"]
+    if len(outputs) > 1:
+        named = " and ".join(f"--{name} -" for name in outputs)
+        raise ConfigurationError(f"{named} would go to standard output together: give all but one a path")
 
 
 def _check_workload(options: Options) -> None:

@@ -41,6 +41,10 @@ class Record:
         self._workload = workload or options.workload
         self._started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
+    def break_off(self, error: BaseException) -> None:
+        """Note why the run did not come to its end."""
+        self.notes.append(f"broke off: {'it was interrupted' if isinstance(error, KeyboardInterrupt) else error}")
+
     def run(self, *, is_complete: bool) -> Run:
         """Return it as a document."""
         from trunkline import __version__

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,26 +24,18 @@ from trunkline.cli.bench_kv import (  # noqa: TC001 - typer reads the annotation
     Trace,
 )
 from trunkline.cli.bench_option import add_settings
+from trunkline.cli.bench_ranks import SHARED, run_ranks
+from trunkline.cli.progress import show_steps
 from trunkline.cli.table import print_table, size
-from trunkline.errors import GroupFailedError, WorkerLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Sequence
 
     from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
     from trunkline.bench.kv.request_worker import RequestRun
     from trunkline.bench.kv.traffic_worker import TrafficRun
     from trunkline.bench.options import Options
-
-SHARED = (
-    "local", "workers", "rank", "benchmark_group", "etcd_endpoints", "timeout", "engine", "json", "quiet", "backend",
-    "check_consistency", "total_buffer_size", "seed", "device_list", "enable_pt", "progress_threads",
-)  # fmt: skip
-"""The benchmark's settings that these commands have, too."""
 
 
 def requests(
@@ -86,7 +76,7 @@ def requests(
     lengths = find_lengths(run, trace, num_requests, given["seed"] or 0)
     longest = int(run.plan(shape).pages_of(lengths.inputs).max())
     plan = run.plan(shape, pages=longest)
-    options = _options(given, plan.rank_bytes)
+    options = _options(given, plan.rank_bytes.tolist())
     op_type: Literal["READ", "WRITE"] = "READ" if options.op_type == "READ" else "WRITE"
 
     kept: list[RequestRun] = []
@@ -103,14 +93,15 @@ def requests(
             timeout=options.timeout,
         )
         try:
-            with bar("requests", options, group.rank) as progress:
-                worker.run(engine, name, introduce=_introducer(options), progress=progress)
+            with show_steps("requests", is_wanted=not (group.rank or options.quiet)) as bar:
+                worker.run(engine, name, introduce=_introducer(options), progress=bar.update)
         finally:
             kept.extend(filter(None, [worker.result(engine.name)]))
 
     sizes = measure_sizes(plan, lengths, op_type)
     try:
-        _run(options, ["requests", *_arguments(own)], {"the workload": f"{sizes} {lengths}"}, work)
+        facts = {"the workload": _digest(sizes, lengths.inputs.tolist(), lengths.outputs.tolist())}
+        run_ranks(options, ["requests", *_arguments(own)], facts, work)
     finally:  # also of a run that broke off
         for found in kept:
             _show(found, options, _request_table)
@@ -138,9 +129,9 @@ def traffic(
     if mem_type is None:
         check_memory(found)
     else:
-        patterns = tuple(dataclasses.replace(pattern, memory="DRAM") for pattern in found.patterns)
-        found = dataclasses.replace(found, patterns=patterns)
-    options = _options(given, found.rank_bytes.sum(axis=0))
+        of_host = tuple(dataclasses.replace(pattern, memory="DRAM") for pattern in found.patterns)
+        found = dataclasses.replace(found, patterns=of_host)
+    options = _options(given, found.rank_bytes.sum(axis=0).tolist())
 
     def work(group: Coordinator, engine: Engine, name: str) -> TrafficRun | None:
         worker = TrafficWorker(
@@ -150,12 +141,12 @@ def traffic(
             is_checked=options.check_consistency,
             timeout=options.timeout,
         )
-        with bar("patterns", options, group.rank) as progress:
-            return worker.run(engine, name, introduce=_introducer(options), progress=progress)
+        with show_steps("patterns", is_wanted=not (group.rank or options.quiet)) as bar:
+            return worker.run(engine, name, introduce=_introducer(options), progress=bar.update)
 
-    facts = {"the traffic": " ".join(f"{pattern.matrix.tolist()} {pattern.op_type}" for pattern in found.patterns)}
-    facts["the number of rounds"] = f"{found.iterations} {found.warmup} {found.isolated}"
-    run = _run(options, ["traffic", str(file), *_arguments({"mem_type": mem_type})], facts, work)
+    patterns = [(pattern.matrix.tolist(), pattern.op_type, pattern.sleep) for pattern in found.patterns]
+    facts = {"the traffic": _digest(*patterns, found.iterations, found.warmup, found.isolated)}
+    run = run_ranks(options, ["traffic", str(file), *_arguments({"mem_type": mem_type})], facts, work)
     if run is not None:
         _show(run, options, _traffic_table)
         _check_wrong([run])
@@ -165,7 +156,7 @@ add_settings(requests, (*SHARED, "op_type"))
 add_settings(traffic, SHARED)
 
 
-def _options(given: dict[str, Any], needed: NDArray[np.int64]) -> Options:
+def _options(given: dict[str, Any], needed: Sequence[int]) -> Options:
     from trunkline.bench.config_file import make_options
     from trunkline.bench.ranks import check_run
 
@@ -183,21 +174,11 @@ def _arguments(own: dict[str, Any]) -> list[str]:
     ]
 
 
-def _run(
-    options: Options, command: Sequence[str], facts: dict[str, str], work: Callable[[Coordinator, Engine, str], Any]
-) -> Any:
+def _digest(*those: object) -> str:
+    """Return a word that stands for what is long, and must be the same for all workers."""
     from hashlib import sha256
 
-    from trunkline.bench.ranks import run_worker
-
-    own = {name: str(getattr(options, name)) for name in ("engine", "backend", "op_type", "check_consistency", "seed")}
-    short = {what: sha256(fact.encode()).hexdigest()[:12] for what, fact in facts.items()}
-    try:
-        return run_worker(options, command, {**own, **short}, work)
-    except (GroupFailedError, WorkerLostError) as error:
-        if options.quiet:  # the one that started this says it
-            raise typer.Exit(1) from error
-        raise
+    return sha256("\n".join(map(str, those)).encode()).hexdigest()[:12]
 
 
 def _show(found: Any, options: Options, table: Callable[[Any], None]) -> None:
@@ -274,18 +255,3 @@ def _traffic_table(found: TrafficRun) -> None:
             for number, each in enumerate(found.patterns, 1)
         ],
     )
-
-
-@contextmanager
-def bar(title: str, options: Options, rank: int) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar at rank 0 where standard error is a terminal."""
-    if options.quiet or rank or not sys.stderr.isatty():
-        yield lambda _, __: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from tests.unit.bench.kv.ranks import run_ranks
 
@@ -18,16 +17,22 @@ from trunkline.errors import ConfigurationError
         ({"engine": "both"}, "--engine both is for block transfers"),
         ({"engine": "nixl", "backend": "CMA"}, "--engine nixl is measured with UCX here, not CMA"),
         ({"workers": 2}, "2 workers can't be the 3 ranks asked for; start 3"),
+        ({"workers": 3, "csv": "-", "report": "-"}, "--csv - and --report - would go to standard output together"),
         ({"workers": 3, "total_buffer_size": 99}, "rank 1 needs 100 bytes of memory, and --total-buffer-size is 99"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        check_run(Options(**options), np.array([50, 100, 0]))
+        check_run(Options(**options), [50, 100, 0])
+
+
+def test_memory_beyond_all_numbers_of_a_machine_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="rank 0 needs 36,893,488,147,419,103,232 bytes"):
+        check_run(Options(workers=2), [1 << 65, 0])
 
 
 def test_options_that_can() -> None:
-    check_run(Options(local=3, engine="nixl", total_buffer_size=100), np.array([50, 100, 0]))
+    check_run(Options(local=3, engine="nixl", total_buffer_size=100), [50, 100, 0])
 
 
 def test_workers_that_want_different_things() -> None:
