@@ -27,14 +27,16 @@ from trunkline.cli.bench_option import add_settings
 from trunkline.cli.bench_ranks import SHARED, run_ranks
 from trunkline.cli.progress import show_steps
 from trunkline.cli.table import print_table, size
+from trunkline.cli.terminal import escape
+from trunkline.errors import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
-    from trunkline.bench.kv.request_worker import RequestRun
-    from trunkline.bench.kv.traffic_worker import TrafficRun
+    from trunkline.bench.kv.request_worker import RequestRun, RequestWorker
+    from trunkline.bench.kv.traffic_worker import TrafficRun, TrafficWorker
     from trunkline.bench.options import Options
 
 
@@ -79,10 +81,8 @@ def requests(
     options = _options(given, plan.rank_bytes.tolist())
     op_type: Literal["READ", "WRITE"] = "READ" if options.op_type == "READ" else "WRITE"
 
-    kept: list[RequestRun] = []
-
-    def work(group: Coordinator, engine: Engine, name: str) -> None:
-        worker = RequestWorker(
+    def make(group: Coordinator) -> RequestWorker:
+        return RequestWorker(
             group,
             plan,
             lengths,
@@ -92,20 +92,10 @@ def requests(
             is_checked=options.check_consistency,
             timeout=options.timeout,
         )
-        try:
-            with show_steps("requests", is_wanted=not (group.rank or options.quiet)) as bar:
-                worker.run(engine, name, introduce=_introducer(options), progress=bar.update)
-        finally:
-            kept.extend(filter(None, [worker.result(engine.name)]))
 
     sizes = measure_sizes(plan, lengths, op_type)
-    try:
-        facts = {"the workload": _digest(sizes, lengths.inputs.tolist(), lengths.outputs.tolist())}
-        run_ranks(options, ["requests", *_arguments(own)], facts, work)
-    finally:  # also of a run that broke off
-        for found in kept:
-            _show(found, options, _request_table)
-    _check_wrong(kept)
+    facts = {"the workload": _digest(sizes, lengths.inputs.tolist(), lengths.outputs.tolist())}
+    _run(options, ["requests", *_arguments(own)], facts, make, _request_table)
 
 
 def traffic(
@@ -133,23 +123,14 @@ def traffic(
         found = dataclasses.replace(found, patterns=of_host)
     options = _options(given, found.rank_bytes.sum(axis=0).tolist())
 
-    def work(group: Coordinator, engine: Engine, name: str) -> TrafficRun | None:
-        worker = TrafficWorker(
-            group,
-            found,
-            seed=options.seed,
-            is_checked=options.check_consistency,
-            timeout=options.timeout,
+    def make(group: Coordinator) -> TrafficWorker:
+        return TrafficWorker(
+            group, found, seed=options.seed, is_checked=options.check_consistency, timeout=options.timeout
         )
-        with show_steps("patterns", is_wanted=not (group.rank or options.quiet)) as bar:
-            return worker.run(engine, name, introduce=_introducer(options), progress=bar.update)
 
     patterns = [(pattern.matrix.tolist(), pattern.op_type, pattern.sleep) for pattern in found.patterns]
     facts = {"the traffic": _digest(*patterns, found.iterations, found.warmup, found.isolated)}
-    run = run_ranks(options, ["traffic", str(file), *_arguments({"mem_type": mem_type})], facts, work)
-    if run is not None:
-        _show(run, options, _traffic_table)
-        _check_wrong([run])
+    _run(options, ["traffic", str(file), *_arguments({"mem_type": mem_type})], facts, make, _traffic_table)
 
 
 add_settings(requests, (*SHARED, "op_type"))
@@ -181,23 +162,53 @@ def _digest(*those: object) -> str:
     return sha256("\n".join(map(str, those)).encode()).hexdigest()[:12]
 
 
-def _show(found: Any, options: Options, table: Callable[[Any], None]) -> None:
-    """Print and write what rank 0 has."""
+def _run(
+    options: Options,
+    command: Sequence[str],
+    facts: dict[str, str],
+    make: Callable[[Coordinator], RequestWorker | TrafficWorker],
+    table: Callable[[Any], None],
+) -> None:
+    """Be one worker; at rank 0 print and write what was found, also if it breaks off."""
+    kept: list[RequestRun | TrafficRun] = []
+
+    def work(group: Coordinator, engine: Engine, name: str) -> None:
+        worker = make(group)
+        try:
+            with show_steps(command[0], is_wanted=not (group.rank or options.quiet)) as bar:
+                worker.run(engine, name, introduce=_introducer(options), progress=bar.update)
+        finally:
+            kept.extend(filter(None, [worker.result(engine.name)]))
+
+    complaints: list[str] = []
+    try:
+        run_ranks(options, command, facts, work)
+    finally:
+        for found in kept:
+            complaints = _conclude(found, options, table)
+    if complaints:
+        raise typer.Exit(1)
+
+
+def _conclude(found: RequestRun | TrafficRun, options: Options, table: Callable[[Any], None]) -> list[str]:
+    """Print and write what rank 0 has; return why it is no success, which is said."""
     import msgspec
 
     from trunkline.bench.formats.file import write_file
 
+    complaints = [f"{found.wrong} blocks are wrong: {found.first_wrong}"] if found.wrong else []
     if options.json != "-":
         table(found)
     if options.json:
-        write_file(options.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-
-
-def _check_wrong(those: Sequence[RequestRun | TrafficRun]) -> None:
-    for found in those:
-        if found.wrong:
-            typer.secho(f"trunkline: {found.wrong} blocks are wrong: {found.first_wrong}", err=True, fg="red")
-            raise typer.Exit(1)
+        try:
+            write_file(options.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        except FileError as error:
+            complaints.append(str(error))
+    if not found.is_complete:
+        typer.echo("it broke off: the figures are those of what was moved until then", err=True)
+    for complaint in complaints:
+        typer.secho(f"trunkline: {escape(complaint)}", err=True, fg="red")
+    return complaints
 
 
 def _introducer(options: Options) -> Callable[[dict[str, str]], None]:
@@ -220,15 +231,10 @@ def _request_table(found: RequestRun) -> None:
                 str(len(found.requests)),
                 str(sum(each.input_tokens for each in found.requests)),
                 f"{sum(each.bytes for each in found.requests) / 1e9:.3f}",
-                *(
-                    f"{latency / 1e3:.3f}"
-                    for latency in (
-                        found.latency_avg_us,
-                        found.latency_p50_us,
-                        found.latency_p90_us,
-                        found.latency_p99_us,
-                    )
-                ),
+                _milliseconds(found.latency_avg_us),
+                _milliseconds(found.latency_p50_us),
+                _milliseconds(found.latency_p90_us),
+                _milliseconds(found.latency_p99_us),
                 f"{found.bandwidth_gb_s:.3f}",
                 f"{found.input_tokens_per_s:.0f}",
                 "-" if found.output_tokens_per_s is None else f"{found.output_tokens_per_s:.0f}",
@@ -245,13 +251,17 @@ def _traffic_table(found: TrafficRun) -> None:
                 str(number),
                 size(each.bytes),
                 str(each.senders),
-                f"{each.latency_p50_us / 1e3:.3f}",
-                f"{each.latency_p99_us / 1e3:.3f}",
-                f"{each.isolated_p50_us / 1e3:.3f}",
-                f"{each.isolated_p99_us / 1e3:.3f}",
-                f"{each.slowdown:.2f}",
-                f"{each.bandwidth_gb_s:.3f}",
+                _milliseconds(each.latency_p50_us),
+                _milliseconds(each.latency_p99_us),
+                _milliseconds(each.isolated_p50_us),
+                _milliseconds(each.isolated_p99_us),
+                "-" if each.slowdown is None else f"{each.slowdown:.2f}",
+                "-" if each.bandwidth_gb_s is None else f"{each.bandwidth_gb_s:.3f}",
             )
             for number, each in enumerate(found.patterns, 1)
         ],
     )
+
+
+def _milliseconds(microseconds: float | None) -> str:
+    return "-" if microseconds is None else f"{microseconds / 1e3:.3f}"
