@@ -87,7 +87,7 @@ class _Outcome(msgspec.Struct, frozen=True):
     """What one rank tells the others of one round.
 
     Attributes:
-        times: In nanoseconds: of one pattern alone, each repetition; or of all patterns once, NaN where it posts nothing.
+        times: In nanoseconds: of one pattern alone, each repetition; or of all patterns, NaN where it posts nothing.
         wrong: Blocks that did not hold what they should.
         first: Where the first of them differs.
     """
