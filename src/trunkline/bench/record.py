@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from trunkline.bench.result import Run
 from trunkline.errors import TrunklineError
@@ -27,8 +27,6 @@ _DESCRIBE = (
 
 _USER = re.compile(r"//[^/@]*@")
 """Who comes, in an address."""
-
-_Value = TypeVar("_Value", str, int, float, bool, str | int | float | bool)
 
 
 class Record:
@@ -72,7 +70,9 @@ class Record:
             started=self._started,
             workload=self._workload,
             group=_clean(options.benchmark_group),
-            options={name: _clean(value) for name, value in options.given().items()},
+            options={
+                name: _clean(value) if isinstance(value, str) else value for name, value in options.given().items()
+            },
             environment={name: _clean(fact) for name, fact in self._environment().items()},
             limit=None if options.workload != "sweep" else "given" if options.limit_gbps else "memcpy",
             is_complete=is_complete,
@@ -125,8 +125,6 @@ def write_files(run: Run, name: str, *, csv: str, json: str, report: str) -> lis
     return failures
 
 
-def _clean(value: _Value) -> _Value:
-    """Return a value without what no file of ours can hold, and no reader should: passwords in addresses."""
-    if not isinstance(value, str):
-        return value
-    return _USER.sub("//", os.fsencode(value).decode(errors="replace"))
+def _clean(text: str) -> str:
+    """Return a text without what no file of ours can hold, and no reader should: passwords in addresses."""
+    return _USER.sub("//", os.fsencode(text).decode(errors="replace"))
