@@ -116,6 +116,8 @@ def _read_all(paths: Iterable[str]) -> dict[str, Run]:
     from trunkline.bench.formats import read
 
     listed = list(paths)
+    if len(set(listed)) < len(listed):
+        raise typer.BadParameter("a file is given twice: each is compared with the first", param_hint="JSON")
     names = [Path(path).name for path in listed]
     titles = names if len(set(names)) == len(names) else listed
     return {title: read(path) for title, path in zip(titles, listed, strict=True)}

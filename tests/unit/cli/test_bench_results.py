@@ -178,3 +178,9 @@ def test_an_imported_log_that_cannot_be_written_to_one_place_goes_to_the_other(t
 
 def test_one_file_alone_goes_to_standard_output() -> None:
     assert run("import", LOGS / "four-pairs.log", "--json=-", "--csv=-").exit_code == 2
+
+
+def test_a_file_that_is_given_twice_is_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run("report", runs[0], runs[0], "-o", tmp_path / "x.html")
+    assert result.exit_code == 2
+    assert "given twice" in result.stderr
