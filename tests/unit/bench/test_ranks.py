@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from tests.unit.bench.kv.ranks import run_ranks
 
+from trunkline.bench import ranks
 from trunkline.bench.options import Options
-from trunkline.bench.ranks import _check_same, check_run
+from trunkline.bench.ranks import _check_same, check_run, run_worker
 from trunkline.errors import ConfigurationError
 
 
@@ -39,3 +40,32 @@ def test_workers_that_want_different_things() -> None:
     run_ranks(3, lambda group: _check_same(group, {"seed": "1"}))
     with pytest.raises(ConfigurationError, match="seed is 1 at rank 0 and 2 at rank 2"):
         run_ranks(3, lambda group: _check_same(group, {"seed": "1" if group.rank < 2 else "2"}))
+
+
+def test_others_hear_why_a_worker_gave_up_before_its_engine_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    class Group:
+        rank = 0
+
+        def allgather(self, value: bytes) -> list[bytes]:
+            return [value]
+
+        def __enter__(self) -> Group:
+            return self
+
+        def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+            order.append(f"group: {error}")
+
+    class Engine:
+        def close(self) -> None:
+            order.append("engine")
+
+    def work(*_: object) -> None:
+        raise RuntimeError("why")
+
+    monkeypatch.setattr(ranks, "join_group", lambda stack, *_: (None, stack.enter_context(Group())))
+    monkeypatch.setattr(ranks, "open_worker_engine", lambda *_, **__: Engine())
+    with pytest.raises(RuntimeError):
+        run_worker(Options(local=2), ["matrix"], {}, work)
+    assert order[:2] == ["group: why", "engine"]
