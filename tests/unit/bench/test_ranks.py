@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from tests.unit.bench.kv.ranks import run_ranks
@@ -51,7 +51,7 @@ def test_others_hear_why_a_worker_gave_up_before_its_engine_is_closed(monkeypatc
         def allgather(self, value: bytes) -> list[bytes]:
             return [value]
 
-        def __enter__(self) -> Group:
+        def __enter__(self) -> Self:
             return self
 
         def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
