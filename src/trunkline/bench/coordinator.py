@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+TTL = 5.0
+"""Seconds until the others hear of a worker that was killed, and its keys are gone."""
+
 
 class Coordinator(Protocol):
     """A group, seen by one worker. A timeout that is not given is the group's."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from trunkline.bench.options import DEFAULTS
-from trunkline.etcd.server import EtcdServer
+from trunkline.etcd.keeper import Keeper
+from trunkline.etcd.server import EtcdServer, find_binary
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0
 """Seconds for the others to end by themselves."""
+
+PATIENCE_AFTER_FAILURE = 2.0
+"""As many when the run broke off: they have been told, and one that is stopped would not end."""
 
 _QUICK_ELECTION = ("--heartbeat-interval=10", "--election-timeout=100")
 """An etcd alone waits for this long before it elects itself."""
@@ -30,7 +33,8 @@ _OF_RANK_0 = ("local", "csv", "json", "report")
 
 
 class LocalWorkers:
-    """All workers of a run but rank 0, which is this process, and their etcd. A context manager: none outlives it.
+    """All workers of a run but rank 0, which is this process, and their etcd. A context manager: none outlives it, nor
+    this process, however it ends.
 
     They are started before the etcd serves, and wait for it; meanwhile this process may get ready, too.
 
@@ -42,8 +46,9 @@ class LocalWorkers:
     def __init__(self, options: Options, command: tuple[str, ...] = COMMAND) -> None:
         self._options = options
         self._command = command
-        self._directory = tempfile.TemporaryDirectory(prefix="trunkline-bench-")
-        self._server = EtcdServer(Path(self._directory.name), arguments=_QUICK_ELECTION)
+        binary = find_binary()
+        self._keeper = Keeper("trunkline-bench-")
+        self._server = EtcdServer(self._keeper.directory, binary=binary, arguments=_QUICK_ELECTION)
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -60,6 +65,9 @@ class LocalWorkers:
         self._server.wait_ready()
 
     def __enter__(self) -> Self:
+        # What opens another etcd is not for this one.
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("ETCDCTL_")}
+        environment.pop("TRUNKLINE_STORE_CREDENTIALS", None)
         try:
             for rank in range(1, self._options.size):
                 options = dataclasses.replace(
@@ -71,8 +79,17 @@ class LocalWorkers:
                     quiet=True,
                 )
                 arguments = [*self._command, *command_line(options)]
-                self._processes.append(subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-            self._server.start(timeout=0)
+                self._processes.append(
+                    subprocess.Popen(
+                        arguments,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        env=environment,
+                        start_new_session=True,  # a Ctrl-C at the terminal is for us, and the others are told
+                    )
+                )
+                self._keeper.watch(self._processes[-1].pid)
+            self._server.start(timeout=0, keeper=self._keeper)
         except BaseException:
             self._end(0)
             raise
@@ -81,7 +98,7 @@ class LocalWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(PATIENCE)
+        self._end(PATIENCE if error is None else PATIENCE_AFTER_FAILURE)
 
     def _end(self, patience: float) -> None:
         try:
@@ -94,7 +111,7 @@ class LocalWorkers:
                 process.kill()
                 process.wait()
             self._server.close()
-            self._directory.cleanup()
+            self._keeper.close()
 
     def __repr__(self) -> str:
         return f"<LocalWorkers at {self.endpoint}, pids {[process.pid for process in self._processes]}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -141,7 +142,9 @@ class MatrixWorker:
         stepping: Callable[[int, int], None],
     ) -> None:
         self._group = group
-        self._options = options
+        # No more lanes than a thread makes transfers: what was not moved would count as wrong.
+        depth = min(options.pipeline_depth, -(-options.num_iter // options.num_threads))
+        self._options = replace(options, pipeline_depth=depth)
         self._measured = measured
         self._stepping = stepping
         self._operation = Operation[options.op_type]

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from trunkline.bench.statistics import Samples
-from trunkline.errors import ClosedError
+from trunkline.errors import ClosedError, DeadlineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class Lane:
     def __init__(self, make: Callable[[], Sequence[Request]]) -> None:
         self.make = make
         began = _now()
-        self.requests = make()
+        self.requests: Sequence[Request] = make()
         self.prepare_ns = _now() - began
         self.started = 0
 
@@ -165,11 +165,12 @@ class _Loop:
                 self._end(lane)
                 free.append(lane)
             elif busy and _now() - busy[0].started > self._pace.timeout * 1e9:
-                busy[0].wait(0)  # raises what it is told after so long
+                raise DeadlineError(f"a transfer is still running after {self._pace.timeout:g} s (--timeout)")
 
     def _begin(self, lane: Lane, due: int) -> None:
         began = posting = _now()
         if self._pace.is_recreated:
+            lane.requests = ()  # they end before what they were made of
             lane.requests = lane.make()
             posting = _now()
             self._prepare.append(posting - began)

@@ -82,6 +82,10 @@ class Buffers:
         """All buffers, to be registered."""
         return DescriptorList.of(MemoryKind.DRAM, [(array.ctypes.data, array.nbytes, 0) for array in self.arrays])
 
+    def lane(self, lane: int) -> DescriptorList:
+        """Return all that a lane has, in every buffer, to be registered by itself."""
+        return self.places.descriptors(lane, self.span, len(self.arrays))
+
     def blocks(self, lane: int, block_size: int, count: int) -> list[NDArray[np.uint8]]:
         """Return the bytes of a transfer's blocks, as views."""
         offsets = self.places.offsets(lane, block_size, count).tolist()

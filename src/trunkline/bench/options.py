@@ -31,6 +31,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         is_size: Whether it counts bytes, and may be written as 64KiB.
         backends: The backends it is for; all, if empty.
         is_secret: Whether it is left out of what is written.
+        ignored: Why it changes nothing; it is accepted for the sake of scripts that were written for NIXLBench.
     """
 
     meaning: str
@@ -40,6 +41,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     is_size: bool = False
     backends: tuple[str, ...] = ()
     is_secret: bool = False
+    ignored: str = ""
 
 
 def _option(default: Any, panel: str, meaning: str, **facts: Any) -> Any:
@@ -47,6 +49,7 @@ def _option(default: Any, panel: str, meaning: str, **facts: Any) -> Any:
 
 
 _FILES: Final = ("POSIX", "GDS", "GDS_MT")
+_POSIX: Final = "the POSIX backend has one way to do it"
 _OBJECTS: Final = ("OBJ",)
 
 
@@ -74,8 +77,12 @@ class Options:
         "trunkline", "Run", "What moves the bytes; with both, half of the workers each, in turn.",
         choices=("trunkline", "nixl", "both"),
     )  # fmt: skip
+    limit: str = _option(
+        "memcpy", "Run", "What the % of limit is of: a memcpy of the same size, or bare UCX between the first pair.",
+        choices=("memcpy", "ucx"),
+    )  # fmt: skip
     limit_gbps: float = _option(
-        0.0, "Run", "What the % of limit is of, in 10^9 bytes a second; 0 for a memcpy of the same size.", least=0
+        0.0, "Run", "What the % of limit is of instead, in 10^9 bytes a second; 0 for --limit.", least=0
     )
     quiet: bool = _option(False, "Run", "Say nothing but errors on standard error.")
     csv: str = _option("", "Run", "Write the rows as CSV to this path; - for standard output.")
@@ -117,6 +124,9 @@ class Options:
     num_threads: int = _option(1, "Transfers", "Threads of each initiator.", least=1)
     pipeline_depth: int = _option(1, "Transfers", "Transfers that each thread has under way.", least=1)
     recreate_xfer: bool = _option(False, "Transfers", "Make the request anew for each transfer.")
+    reregister_mem: bool = _option(
+        False, "Transfers", "Register the initiator's memory anew for each transfer, and make the request anew."
+    )
     prepared_xfer: bool = _option(False, "Transfers", "Make requests from lists that were prepared once.")
     initiator_seg_type: str = _option("DRAM", "Transfers", "The initiators' memory.", choices=("DRAM", "VRAM"))
     target_seg_type: str = _option("DRAM", "Transfers", "The targets' memory.", choices=("DRAM", "VRAM"))
@@ -137,6 +147,11 @@ class Options:
     filepath: str = _option("", "Storage", "The directory of the files; a temporary one if empty.", backends=_FILES)
     filenames: str = _option("", "Storage", "Names of the files, comma-separated.", backends=_FILES)
     num_files: int = _option(1, "Storage", "How many files blocks are dealt to.", least=1, backends=_FILES)
+    posix_api_type: str = _option("", "Storage", "As NIXLBench's.", backends=("POSIX",), ignored=_POSIX)
+    posix_ios_pool_size: int = _option(0, "Storage", "As NIXLBench's.", least=0, backends=("POSIX",), ignored=_POSIX)
+    posix_kernel_queue_size: int = _option(
+        0, "Storage", "As NIXLBench's.", least=0, backends=("POSIX",), ignored=_POSIX
+    )
     storage_enable_direct: bool = _option(False, "Storage", "Past the page cache (O_DIRECT).", backends=_FILES)
     randomize_location_mode: str = _option(
         "none", "Storage", "Where in the files blocks lie.", choices=("none", "blockaligned", "bytealigned"),

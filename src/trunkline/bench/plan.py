@@ -89,11 +89,25 @@ def check_options(options: Options) -> None:
             f"{options.total_buffer_size:,}: lower --max-block-size or --max-batch-size, or raise it"
         )
     if "VRAM" in (options.initiator_seg_type, options.target_seg_type):
-        raise ConfigurationError("VRAM needs a GPU and its libraries, which the benchmark does not use yet: DRAM only")
+        side = "initiator" if options.initiator_seg_type == "VRAM" else "target"
+        raise ConfigurationError(
+            f"--{side}-seg-type VRAM: the benchmark allocates host memory only; for GPU memory it lacks an allocator "
+            "(CUDA), which nobody has had a GPU to try. Leave it out, or say DRAM"
+        )
+    if options.reregister_mem and options.prepared_xfer:
+        raise ConfigurationError(
+            "--prepared-xfer makes requests from lists that were looked up once, and with --reregister-mem what they "
+            "refer to is gone after the first transfer: leave one out"
+        )
     if options.engine != "trunkline" and options.backend not in ("UCX", "POSIX"):
         raise ConfigurationError(f"--engine {options.engine} is measured with UCX and POSIX, not {options.backend}")
     if options.progress_threads > 1 and options.engine != "nixl":
         raise ConfigurationError(f"--progress-threads {options.progress_threads}: Trunkline's agents have one")
+    if options.limit == "ucx" and (options.engine == "nixl" or options.backend != "UCX" or options.limit_gbps):
+        raise ConfigurationError(
+            "--limit ucx is measured beside Trunkline's own transfers over UCX: leave it out with another --backend, "
+            "with --engine nixl, whose process has another UCX, and with --limit-gbps"
+        )
     if options.is_storage and (options.bidirectional or options.local > 1 or options.workers > 1):
         raise ConfigurationError(
             f"{options.backend} moves blocks between this worker and its files or objects: it runs alone, without "
@@ -122,13 +136,29 @@ def check_outputs(options: Options) -> None:
         raise ConfigurationError(f"{named} would go to standard output together: give all but one a path")
 
 
+def ignored_options(options: Options) -> list[str]:
+    """Return in words which of the options that are set change nothing."""
+    from trunkline.bench.options import settings
+
+    given = options.given()
+    return [
+        f"--{name.replace('_', '-')} is ignored: {setting.ignored}"
+        for name, setting in settings().items()
+        if setting.ignored and name in given
+    ]
+
+
 def _check_workload(options: Options) -> None:
     from trunkline.bench.options import DEFAULTS
 
-    names = ["bidirectional", "rate", "check_consistency", "num_threads", "pipeline_depth", "scheme", "mode"]
-    names += ["recreate_xfer", "prepared_xfer"]
-    if options.workload == "metadata":
-        names.append("engine")
+    names = ["bidirectional", "rate", "check_consistency", "num_threads", "pipeline_depth", "scheme", "mode", "limit"]
+    names += ["recreate_xfer", "reregister_mem", "prepared_xfer"]
+    if options.workload == "metadata" and options.engine != "trunkline":
+        raise ConfigurationError(
+            f"--workload metadata --engine {options.engine}: NIXL's publishing returns before its thread has begun, "
+            "and when it has loaded has to be looked for, so that its steps can't be told apart; leave --engine out",
+            option="engine",
+        )
     unfit = [name for name in names if getattr(options, name) != DEFAULTS[name]]
     if unfit:
         raise ConfigurationError(

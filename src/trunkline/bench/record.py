@@ -74,7 +74,7 @@ class Record:
                 name: _clean(value) if isinstance(value, str) else value for name, value in options.given().items()
             },
             environment={name: _clean(fact) for name, fact in self._environment().items()},
-            limit=None if options.workload != "sweep" else "given" if options.limit_gbps else "memcpy",
+            limit=None if options.workload != "sweep" else "given" if options.limit_gbps else options.limit,
             is_complete=is_complete,
             notes=tuple(notes),
         )

@@ -7,8 +7,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from trunkline.bench.coordinator import Alone
-from trunkline.bench.local import COMMAND, LocalWorkers
+from trunkline.bench.coordinator import TTL, Alone
+from trunkline.bench.local import COMMAND, PATIENCE_AFTER_FAILURE, LocalWorkers
 from trunkline.bench.roles import assign_roles
 from trunkline.config import Settings
 from trunkline.errors import ConfigurationError, StoreUnavailableError, TrunklineError
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ENDPOINT = "http://localhost:2379"
 """NIXLBench's."""
-
-TTL = 5.0
-"""Seconds until the others hear of a worker that was killed."""
 
 RANKS = ("SLURM_PROCID", "JOB_COMPLETION_INDEX", "RANK")
 """Where cluster managers say which of its job's processes one is: Slurm, indexed jobs of Kubernetes, torchrun."""
@@ -138,22 +135,25 @@ def join_group(
 @contextlib.contextmanager
 def _warming_up(options: Options) -> Iterator[None]:
     """Have the process's first UCX context made, which takes half a second, most of it idle, while the workers meet."""
+    if options.engine != "trunkline":  # NIXL brings a UCX of its own, and there must not be two in a process
+        yield
+        return
+    from trunkline.bench.engine import trunkline as engine  # not in the thread, where others import, too
 
     def warm_up() -> None:
-        from trunkline.bench.engine.trunkline import open_backends
-
         with contextlib.suppress(TrunklineError):  # the worker's own opening will say it
-            for backend in open_backends("bench", options):
+            for backend in engine.open_backends("bench", options):
                 backend.close()
 
     thread = threading.Thread(target=warm_up, name="trunkline-bench-warm-up", daemon=True)
-    if options.engine == "trunkline":  # NIXL brings a UCX of its own, and there must not be two in a process
-        thread.start()
+    thread.start()
     try:
         yield
-    finally:
-        if thread.ident is not None:
-            thread.join()
+    except BaseException:
+        # An import that Ctrl-C interrupts may leave its lock taken (CPython), for which the thread then waits for ever.
+        thread.join(PATIENCE_AFTER_FAILURE)
+        raise
+    thread.join()
 
 
 def open_worker_engine(kind: str, name: str, store: Store | None, options: Options, *, is_target: bool) -> Engine:

@@ -110,6 +110,8 @@ class Storage:
     def _names(self) -> list[str]:
         options = self._options
         names = [name for name in options.filenames.split(",") if name]
+        if len({*names}) < len(names):
+            raise ConfigurationError(f"--filenames {options.filenames} names a file twice: give each of them once")
         if names and len(names) != options.num_files:
             raise ConfigurationError(
                 f"--filenames names {len(names)} files and --num-files says {options.num_files}: make them agree"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trunkline.bench.baseline import memcpy_gb_s
 from trunkline.bench.result import Row
 from trunkline.bench.statistics import NOISY, mean, percentile, variation
 
@@ -22,7 +21,13 @@ if TYPE_CHECKING:
 
 
 def summarise(
-    options: Options, roles: Roles, links: Sequence[Link], step: Step, engine: str, outcomes: Sequence[Outcome]
+    options: Options,
+    roles: Roles,
+    links: Sequence[Link],
+    step: Step,
+    engine: str,
+    outcomes: Sequence[Outcome],
+    limit: float | None,
 ) -> Row:
     """Return a team's row.
 
@@ -33,13 +38,13 @@ def summarise(
         step: What was measured.
         engine: The team's.
         outcomes: What its workers found.
+        limit: What the bandwidth is compared with, in 10^9 bytes a second.
     """
     measured = [each.measured for each in outcomes if each.measured is not None]
     ranks = next(ranks for name, ranks in roles.teams if name == engine)
     its = [pair for pair in roles.pairs if pair.initiator in ranks]
     rates = [each.rate / 1e9 for each in measured]
     aggregate = sum(rates) if len(its) > 1 else None
-    limit = _limit(options, step)
     bandwidth = sum(rates) / len(rates)
     return Row(
         engine=engine,
@@ -111,13 +116,6 @@ def compare_teams(roles: Roles, step: Step, outcomes: Sequence[Outcome]) -> str:
         f"{step.block_size:,} B × {step.batch_size}: bandwidth of {first} / {second} {np.median(ratios):.2f} "
         f"(median of {len(ratios)} rounds in turn, {ratios.min():.2f} to {ratios.max():.2f})"
     )
-
-
-def _limit(options: Options, step: Step) -> float | None:
-    """What bandwidth is compared with; that of notifications with nothing."""
-    if options.workload != "sweep":
-        return None
-    return options.limit_gbps or memcpy_gb_s(step.transfer_size)
 
 
 def _operation(options: Options) -> str:

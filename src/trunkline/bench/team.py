@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from trunkline.bench.options import settings
-from trunkline.errors import ConfigurationError
+from trunkline.errors import ConfigurationError, GroupError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trunkline.bench.options import Options
+
+T = TypeVar("T")
 
 OWN = frozenset(
     {
@@ -78,13 +80,38 @@ def introduce(rank: int, options: Options) -> bytes:
     return msgspec.msgpack.encode(Introduction(rank=rank, host=socket.gethostname(), pid=os.getpid(), options=shared))
 
 
+def decode_all(decoder: msgspec.msgpack.Decoder[T], those: Sequence[bytes], what: str) -> list[T]:
+    """Decode what all workers sent.
+
+    Args:
+        decoder: What it should be.
+        those: What each sent, by rank.
+        what: What it should be, in words.
+
+    Raises:
+        GroupError: It is not that; it names the rank.
+    """
+    found = []
+    for rank, each in enumerate(those):
+        try:
+            found.append(decoder.decode(each))
+        except msgspec.DecodeError as error:
+            raise GroupError(
+                f"rank {rank} sent {what} that can't be read ({error}): it is another version of Trunkline, or "
+                "no worker of the benchmark; start all workers again, with the same version",
+                rank=rank,
+            ) from error
+    return found
+
+
 def decode_introductions(those: Sequence[bytes]) -> list[Introduction]:
     """Decode what all sent, and check that they want the same.
 
     Raises:
         ConfigurationError: Two have different options; it names them.
+        GroupError: Somebody sent something else.
     """
-    found = [_INTRODUCTION.decode(each) for each in those]
+    found = decode_all(_INTRODUCTION, those, "an introduction")
     first = found[0]
     for other in found[1:]:
         for name in dict.fromkeys([*first.options, *other.options]):
@@ -106,9 +133,9 @@ def encode(value: Any) -> bytes:
 
 def decode_cards(those: Sequence[bytes]) -> list[Card]:
     """Decode everybody's card, by rank."""
-    return [_CARD.decode(each) for each in those]
+    return decode_all(_CARD, those, "a card")
 
 
 def decode_links(those: Sequence[bytes]) -> list[Link]:
     """Decode everybody's links, in the order of ranks."""
-    return [link for each in those for link in _LINKS.decode(each)]
+    return [link for its in decode_all(_LINKS, those, "links") for link in its]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from trunkline.backend.contract import Operation
+from trunkline.bench.baseline import memcpy_gb_s
 from trunkline.bench.consistency import Findings, Sender, check, clear, fill
 from trunkline.bench.measure import Lane, Pace, measure
 from trunkline.bench.memory import Buffers, Places
@@ -20,6 +22,7 @@ from trunkline.bench.team import (
     Card,
     Introduction,
     Link,
+    decode_all,
     decode_cards,
     decode_introductions,
     decode_links,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from trunkline.bench.bare import BareUcx
     from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine, Request
     from trunkline.bench.options import Options
@@ -124,6 +128,7 @@ class Worker:
         self._cards: list[Card] = []
         self._links: list[Link] = []
         self._engine: Engine | None = None
+        self._bare: BareUcx | None = None
 
     def run(self) -> None:
         """Do all of it.
@@ -144,23 +149,32 @@ class Worker:
                 self._run_step(self._engine, step)
             self._group.barrier()  # nobody takes memory back that others may still use
         finally:
+            if self._bare is not None:
+                self._bare.close()
             self._engine.close()
             if self._storage is not None:
                 self._storage.close()
 
     def _meet(self, engine: Engine, name: str) -> None:
         timeout = self._options.timeout
-        for buffers in (self._near, self._far):
+        is_registered_later = self._options.reregister_mem
+        for buffers in (self._far,) if is_registered_later else (self._near, self._far):
             if buffers.lanes:
                 engine.register(buffers.descriptors)
         if self._storage is not None:
             self._storage.register(engine)
         card = Card(agent=name, handed=engine.publish(), addresses=tuple(self._far.addresses))
+        for lane in range(self._near.lanes if is_registered_later else 0):
+            engine.register(self._near.lane(lane))  # unpublished, so that taking it back is nobody else's concern
         self._cards = decode_cards(self._group.allgather(encode(card)))
         for rank in dict.fromkeys([*self._targets, *self._initiators]):
             engine.load(self._cards[rank].agent, self._cards[rank].handed, timeout)
         links = [Link(self._rank, rank, engine.transport(self._cards[rank].agent)) for rank in self._targets]
         self._links = decode_links(self._group.allgather(encode(links)))
+        if self._options.limit == "ucx":
+            from trunkline.bench.bare import BareUcx
+
+            self._bare = BareUcx(self._group, self._options, self._roles, self._near, self._far)
 
     # -- one step ----------------------------------------------------------------------------------------------
 
@@ -181,17 +195,18 @@ class Worker:
             findings = self._check_patterns(engine, step)
         moved = self._part(step) * step.batch_size * len(self._targets)
         outcome = Outcome(condense(rounds, moved) if rounds else None, findings.wrong, findings.first)
+        limit = self._limit(step) if self._rank == 0 else None  # while the others wait for it
         outcomes = self._group.gather(encode(outcome))
         if outcomes is not None:
-            self._report(step, [_OUTCOME.decode(each) for each in outcomes])
+            self._report(step, decode_all(_OUTCOME, outcomes, "an outcome"), limit)
 
     def _measure(self, engine: Engine, step: Step) -> list[Samples]:
         """Measure the teams in turn, this worker's among them."""
         options, teams = self._options, self._roles.teams
-        pace = Pace(options.recreate_xfer, options.rate, options.timeout)
-        rounds = ROUNDS if len(teams) > 1 else 1
+        pace = Pace(options.recreate_xfer or options.reregister_mem, options.rate, options.timeout)
+        rounds = self._rounds
         threads = self._lanes(engine, step) if self._targets else []
-        count = -(-step.iterations // rounds)
+        count = self._count(step)
         found: list[Samples] = []
         for turn in range(rounds):
             for _, ranks in teams:
@@ -199,23 +214,42 @@ class Worker:
                 if len(teams) > 1:
                     (engine.wake if is_its_turn else engine.rest)()
                 self._group.barrier()
-                if threads and is_its_turn:
-                    if step.warmup and turn == 0:
-                        measure(threads, step.warmup, pace._replace(rate=0.0))
-                    found.append(measure(threads, count, pace))
-                elif is_its_turn and options.workload == "notifications":
-                    peer = self._cards[self._initiators[0]].agent
-                    echo(engine, peer, count + (step.warmup if turn == 0 else 0), options.timeout)
+                if step.warmup and turn == 0:
+                    if is_its_turn:
+                        self._move(engine, threads, step.warmup, pace._replace(rate=0.0))
+                    self._group.barrier()  # nobody is measured while others still warm up
+                if is_its_turn:
+                    found += self._move(engine, threads, count, pace)
                 if len(teams) > 1:
                     self._group.barrier()
+        if len(teams) > 1:
+            engine.rest()  # what bandwidth is compared with is measured next
         return found
 
+    def _move(self, engine: Engine, threads: list[list[Lane]], count: int, pace: Pace) -> list[Samples]:
+        """Make so many transfers on each thread, or be the other side of them."""
+        if threads:
+            return [measure(threads, count, pace)]
+        if self._options.workload == "notifications":
+            echo(engine, self._cards[self._initiators[0]].agent, count, pace.timeout)
+        return []
+
     def _lanes(self, engine: Engine, step: Step) -> list[list[Lane]]:
+        return [[self._lane(engine, step, number) for number in thread] for thread in self._numbers(step)]
+
+    @property
+    def _rounds(self) -> int:
+        return ROUNDS if len(self._roles.teams) > 1 else 1
+
+    def _count(self, step: Step) -> int:
+        """How many transfers each thread makes in a round."""
+        return -(-step.iterations // self._rounds)
+
+    def _numbers(self, step: Step) -> list[range]:
+        """Return each thread's lanes: no more than it makes transfers, so that every one is used."""
         depth = self._options.pipeline_depth
-        return [
-            [self._lane(engine, step, thread * depth + place) for place in range(depth)]
-            for thread in range(self._options.num_threads)
-        ]
+        used = min(depth, self._count(step))
+        return [range(thread * depth, thread * depth + used) for thread in range(self._options.num_threads)]
 
     def _lane(self, engine: Engine, step: Step, lane: int) -> Lane:
         if self._options.workload == "notifications":
@@ -223,12 +257,20 @@ class Worker:
             return Lane(lambda: [RoundTrip(engine, peer, step.transfer_size) for peer in peers])
 
         def make() -> list[Request]:
+            if self._options.reregister_mem:
+                self._reregister(engine, lane)
             return [engine.prepare(self._operation, engine.match(*each)) for each in self._sides(step, lane)]
 
         if not self._options.prepared_xfer:
             return Lane(make)
         matched = [engine.match(*each) for each in self._sides(step, lane)]
         return Lane(lambda: [engine.prepare(self._operation, sides) for sides in matched])
+
+    def _reregister(self, engine: Engine, lane: int) -> None:
+        for number in range(len(self._targets)):
+            its = self._near.lane(number * self._depth + lane)
+            engine.deregister(its)
+            engine.register(its)
 
     def _sides(self, step: Step, lane: int) -> Iterator[tuple[str, DescriptorList, DescriptorList]]:
         """Yield for each target its agent, and the blocks of both sides."""
@@ -280,13 +322,13 @@ class Worker:
         ):
             for number, rank in enumerate(peers if buffers.lanes else ()):
                 source, sink = (self._rank, rank) if is_source else (rank, self._rank)
-                for lane in range(self._depth):
+                for lane in chain(*self._numbers(step)):
                     blocks = buffers.blocks(number * self._depth + lane, size, step.batch_size)
                     yield Sender(seed, step.number, source, sink, lane), blocks, is_source
 
     def _exchange(self, engine: Engine, step: Step, operation: Operation) -> None:
         """Move every lane once, for the sake of its contents."""
-        for lane in range(self._depth):
+        for lane in chain(*self._numbers(step)):
             for sides in self._sides(step, lane):
                 request = engine.prepare(operation, engine.match(*sides))
                 request.post()
@@ -294,10 +336,18 @@ class Worker:
 
     # -- results -----------------------------------------------------------------------------------------------
 
-    def _report(self, step: Step, outcomes: list[Outcome]) -> None:
+    def _limit(self, step: Step) -> float | None:
+        """What bandwidth is compared with, in 10^9 bytes a second; that of notifications with nothing."""
+        if self._options.workload != "sweep":
+            return None
+        if self._bare is not None:
+            return self._bare.gb_s(step)
+        return self._options.limit_gbps or memcpy_gb_s(step.transfer_size)
+
+    def _report(self, step: Step, outcomes: list[Outcome], limit: float | None) -> None:
         for kind, ranks in self._roles.teams:
             those = [outcomes[rank] for rank in ranks]
-            row = summarise(self._options, self._roles, self._links, step, kind, those)
+            row = summarise(self._options, self._roles, self._links, step, kind, those, limit)
             self._listener.measured(row)
             for each in those:
                 if each.first:

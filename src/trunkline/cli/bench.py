@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from trunkline.bench.options import SHORTHANDS, settings
+from trunkline.bench.options import DEFAULTS, SHORTHANDS, settings
 from trunkline.cli.bench_kv import kvcache
 from trunkline.cli.bench_kv_run import requests, traffic
 from trunkline.cli.bench_matrix import matrix
@@ -18,8 +19,32 @@ from trunkline.cli.bench_results import compare, import_, report
 EITHER_SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}
 """NIXLBench writes --block_size, others --block-size."""
 
+TRUE, FALSE = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
+"""What gflags, and so scripts that were written for NIXLBench, give flags as values."""
+
+
+class Group(TyperGroup):
+    """Commands, and options whose flags may have a value: ``--recreate_xfer=1``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments, of which those of flags have no values any more."""
+        return super().parse_args(ctx, [_without_value(each) for each in args])
+
+
+def _without_value(argument: str) -> str:
+    name, _, value = argument.partition("=")
+    bare = name.removeprefix("--").replace("_", "-")
+    if bare == name or DEFAULTS.get(bare.replace("-", "_")) is not False or value.lower() not in TRUE + FALSE:
+        return argument
+    return f"--{bare}" if value.lower() in TRUE else f"--no-{bare}"
+
+
 app = typer.Typer(
-    invoke_without_command=True, context_settings=EITHER_SPELLING, rich_markup_mode=None, add_completion=False
+    cls=Group,
+    invoke_without_command=True,
+    context_settings=EITHER_SPELLING,
+    rich_markup_mode=None,
+    add_completion=False,
 )
 
 

@@ -28,6 +28,8 @@ def annotation(name: str, setting: Setting, *, meaning: str = "", shown: str | N
     kind: Any = str if setting.is_size else type(default)
     shown = _shown(default, setting) if shown is None else shown
     words = meaning or setting.meaning
+    if setting.ignored:
+        words += f" Accepted, and ignored: {setting.ignored}."
     if setting.choices:
         words += f" One of {', '.join(setting.choices)}."
     option = typer.Option(

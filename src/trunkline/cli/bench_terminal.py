@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from trunkline.bench.plan import ignored_options
 from trunkline.bench.record import Record
 from trunkline.bench.roles import assign_roles
 from trunkline.bench.session import find_rank, run_session
@@ -35,6 +36,9 @@ def run_on_terminal(options: Options) -> None:
         KeyboardInterrupt: It was interrupted.
         typer.Exit: Blocks were wrong, or (for workers that another one started) somebody else told why it ended.
     """
+    if not options.quiet:
+        for text in ignored_options(options):
+            _say(text)
     record = Record(options)
     is_complete = False
     try:
@@ -85,8 +89,7 @@ class Screen:
         if rank != 0:
             return
         if not options.quiet:
-            limit = f"{options.limit_gbps:g} GB/s" if options.limit_gbps else "a memcpy of a transfer's size, at rank 0"
-            _say(f"{LEGEND}\n% of limit: the limit is {limit}")
+            _say(f"{LEGEND}\n% of limit: the limit is {_limit(options)}")
             if self._has_table and self._table.missing:
                 _say(f"no room here for {', '.join(self._table.missing)}: --csv and --json have them")
         if self._has_table:
@@ -110,6 +113,14 @@ class Screen:
         """Keep and print something that a reader should know."""
         self._record.notes.append(text)
         _say(text)
+
+
+def _limit(options: Options) -> str:
+    if options.limit_gbps:
+        return f"{options.limit_gbps:g} GB/s"
+    if options.limit == "ucx":
+        return "bare UCX between the first pair: a transfer's bytes in one piece, one after the other"
+    return "a memcpy of a transfer's size, at rank 0"
 
 
 def _roles_lines(options: Options, workers: list[Introduction], roles: Roles, links: list[Link]) -> Iterator[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import enum
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trunkline.demo.run import Report
+    from trunkline.etcd.keeper import Keeper
 
 
 class Transport(enum.StrEnum):
@@ -45,9 +44,12 @@ def demo(
     environment = {"UCX_LOG_LEVEL": "fatal"} | ({"UCX_TLS": "tcp"} if transport is Transport.TCP else {})
     if credentials is not None and store is None:
         raise typer.BadParameter("for which store? Give --store as well", param_hint="--credentials")
-    with _open_store(store) as url:
+    from trunkline.etcd.keeper import Keeper
+
+    with Keeper("trunkline-demo-") as keeper, _open_store(store, keeper) as url:
         report = run_demo(
             url,
+            keeper,
             credentials="" if store is None else None if credentials is None else str(credentials),
             model=model,
             blocks=blocks,
@@ -61,16 +63,13 @@ def demo(
 
 
 @contextmanager
-def _open_store(url: str | None) -> Iterator[str]:
+def _open_store(url: str | None, keeper: Keeper) -> Iterator[str]:
     if url is not None:
         yield url
         return
     from trunkline.etcd.server import EtcdServer
 
-    with (
-        tempfile.TemporaryDirectory(prefix="trunkline-demo-") as directory,
-        EtcdServer(Path(directory)).start() as server,
-    ):
+    with EtcdServer(keeper.directory).start(keeper=keeper) as server:
         yield server.endpoint
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from trunkline.demo.role import Task
+    from trunkline.etcd.keeper import Keeper
 
 
 class RoleProcess:
@@ -28,9 +29,10 @@ class RoleProcess:
         role: ``prefill`` or ``decode``.
         task: What it is to do.
         environment: More environment variables for it.
+        keeper: Ends it if this process is killed.
     """
 
-    def __init__(self, role: str, task: Task, environment: Mapping[str, str]) -> None:
+    def __init__(self, role: str, task: Task, environment: Mapping[str, str], keeper: Keeper) -> None:
         self.role = role
         self._step_timeout = task.step_timeout
         self._process = subprocess.Popen(
@@ -39,6 +41,7 @@ class RoleProcess:
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},
         )
+        keeper.watch(self._process.pid)
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=f"trunkline-demo-{role}", daemon=True)
         self._reader.start()

@@ -16,6 +16,8 @@ from trunkline.errors import TrunklineError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trunkline.etcd.keeper import Keeper
+
 STEP_TIMEOUT = 60.0
 """Seconds within which each step has to happen."""
 
@@ -42,6 +44,7 @@ class Report:
 
 def run_demo(
     store: str,
+    keeper: Keeper,
     *,
     model: str,
     blocks: int,
@@ -54,6 +57,7 @@ def run_demo(
 
     Args:
         store: URL of the store; the demo keeps to a namespace of its own there.
+        keeper: Ends its processes if this one is killed.
         model: Name of a model of :data:`~trunkline.demo.model.MODELS`.
         blocks: How many blocks prefill's cache has, at least 2; decode reads half of them.
         devices: Network interfaces that UCX may use.
@@ -73,17 +77,17 @@ def run_demo(
     )
     report = Report()
     try:
-        with RoleProcess("decode", task, environment) as decode:
+        with RoleProcess("decode", task, environment, keeper) as decode:
             decode.wait_event("ready")
-            killed_at = _first_life(decode, task, environment, report)
-            _second_life(decode, task, environment, report, killed_at)
+            killed_at = _first_life(decode, task, environment, keeper, report)
+            _second_life(decode, task, environment, keeper, report, killed_at)
     except TrunklineError as error:
         report.failure = str(error)
     return report
 
 
-def _first_life(decode: RoleProcess, task: Task, environment: Mapping[str, str], report: Report) -> int:
-    with RoleProcess("prefill", task, environment) as prefill:
+def _first_life(decode: RoleProcess, task: Task, environment: Mapping[str, str], keeper: Keeper, report: Report) -> int:
+    with RoleProcess("prefill", task, environment, keeper) as prefill:
         published = prefill.wait_event("published")
         report.figures["publish"] = _milliseconds(published["began"], published["at"])
         loaded = decode.wait_event("loaded")
@@ -106,12 +110,12 @@ def _first_life(decode: RoleProcess, task: Task, environment: Mapping[str, str],
 
 
 def _second_life(
-    decode: RoleProcess, task: Task, environment: Mapping[str, str], report: Report, killed_at: int
+    decode: RoleProcess, task: Task, environment: Mapping[str, str], keeper: Keeper, report: Report, killed_at: int
 ) -> None:
     import msgspec
 
     again = msgspec.structs.replace(task, life=2)
-    with RoleProcess("prefill", again, environment) as prefill:
+    with RoleProcess("prefill", again, environment, keeper) as prefill:
         published = prefill.wait_event("published")
         loaded = decode.wait_event("loaded")
         report.checks["prefill's return was loaded by itself"] = True

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from trunkline.clock import Deadline
 from trunkline.errors import ConfigurationError, StoreUnavailableError
+from trunkline.etcd.keeper import Keeper
 from trunkline.etcd.server import EtcdServer, find_binary
 
 if TYPE_CHECKING:
@@ -130,9 +131,11 @@ def serve_foreground(
         ConfigurationError: There is no etcd to start.
         StoreUnavailableError: It did not start, or ended by itself.
     """
-    with tempfile.TemporaryDirectory(prefix="trunkline-etcd-") as temporary, _interrupted_by_sigterm():
+    binary = find_binary()
+    with Keeper("trunkline-etcd-") as keeper, _interrupted_by_sigterm():
         try:
-            with EtcdServer(data_dir or Path(temporary), port=port).start(timeout) as server:
+            server = EtcdServer(data_dir or keeper.directory, binary=binary, port=port)
+            with server.start(timeout, keeper=keeper):
                 announce(server.endpoint)
                 status = server.wait()
         except KeyboardInterrupt:

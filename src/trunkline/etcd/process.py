@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from trunkline.etcd.keeper import Keeper
+
 _PROBE_INTERVAL = 0.05
 _STOP_TIMEOUT = 10.0
 
@@ -60,8 +62,12 @@ class ServerProcess:
         """Return the process's environment; by default ours."""
         return dict(os.environ)
 
-    def start(self, timeout: float | None = 30.0) -> Self:
-        """Start the process and wait until it serves; with ``timeout`` 0 don't wait.
+    def start(self, timeout: float | None = 30.0, *, keeper: Keeper | None = None) -> Self:
+        """Start the process and wait until it serves.
+
+        Args:
+            timeout: How many seconds; 0 not to wait.
+            keeper: Ends the process if this one is killed.
 
         Raises:
             ConfigurationError: The program can't be run, or the directory not be written.
@@ -83,6 +89,8 @@ class ServerProcess:
             raise ConfigurationError(
                 f"{self.name} ({command[0]}) can't be started in {self.directory}: {error}"
             ) from error
+        if keeper is not None:
+            keeper.watch(self.pid)
         if timeout != 0:
             self.wait_ready(timeout)
         return self

@@ -11,6 +11,8 @@ from trunkline.etcd.server import free_port
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trunkline.etcd.keeper import Keeper
+
 REGION = "us-east-1"
 
 
@@ -40,14 +42,14 @@ class S3Server(ServerProcess):
         """Return ours; three calls make the user, and whatever follows has to be signed by him."""
         return {**super().environment(), "INITIAL_NO_AUTH_ACTION_COUNT": "3"}
 
-    def start(self, timeout: float | None = 60.0) -> Self:
+    def start(self, timeout: float | None = 60.0, *, keeper: Keeper | None = None) -> Self:
         """Start it, wait until it takes connections, and make a user who may do everything.
 
         Raises:
             ConfigurationError: It can't be run, or the directory not be written.
             StoreUnavailableError: It ended, or takes none after ``timeout`` seconds; quotes its log.
         """
-        super().start(timeout)
+        super().start(timeout, keeper=keeper)
         try:
             self._make_user()
         except BaseException:

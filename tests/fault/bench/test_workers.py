@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,9 @@ def test_a_killed_target_ends_the_initiator_which_keeps_its_rows(bench: Bench, t
     assert initiator.returncode == 1
     assert "Traceback" not in said
     assert "broke off" in check_partial(path)
-    eventually(lambda: not bench.keys())  # the killed one's with its leases
+    began = time.monotonic()
+    eventually(lambda: not bench.keys())  # the killed one's with its leases, so that a next run need not wait
+    assert time.monotonic() - began < 15, "its keys were there for longer than the group's TTL of 5 s by far"
 
 
 def test_a_killed_initiator_ends_the_target_which_says_who_was_lost(bench: Bench, tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ def test_an_interrupted_local_run_leaves_no_process(bench: Bench, tmp_path: Path
     assert run.stdout is not None
     assert [run.stdout.readline() for _ in range(2)][1].startswith("4096")
     children = children_of(run.pid)
-    assert len(children) == 2  # a worker and an etcd
+    assert len(children) == 3  # a worker, an etcd, and who ends them if the run is killed
     os.killpg(run.pid, signal.SIGINT)
     run.communicate(timeout=PATIENCE)
     assert run.returncode == 130
@@ -86,12 +89,25 @@ def test_an_interrupted_local_run_leaves_no_process(bench: Bench, tmp_path: Path
     eventually(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
 
 
+def test_of_a_killed_local_run_nothing_stays(bench: Bench, tmp_path: Path) -> None:
+    bench.commands.environment["TMPDIR"] = str(tmp_path)
+    run = bench.commands.start("bench", "--local", 2, "--device-list", "lo", *SLOW)
+    assert run.stdout is not None
+    assert [run.stdout.readline() for _ in range(2)][1].startswith("4096")
+    children = children_of(run.pid)
+    assert len(children) == 3
+    assert len(list(tmp_path.iterdir())) == 1
+    run.kill()
+    eventually(lambda: not any(is_running(child) for child in children))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_local_worker_ends_the_run(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     run = bench.commands.start("bench", "--local", 2, "--device-list", "lo", *SLOW, "--json", path)
     assert run.stdout is not None
     assert [run.stdout.readline() for _ in range(2)][1].startswith("4096")
-    worker = next(child for child in children_of(run.pid) if b"trunkline" in command_of(child))
+    worker = next(child for child in children_of(run.pid) if b"--rank" in command_of(child))
     os.kill(worker, signal.SIGKILL)
     _, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == 1, said
@@ -132,6 +148,14 @@ def test_an_etcd_that_is_not_there_is_named(bench: Bench) -> None:
     assert worker.returncode == 1
     assert "127.0.0.1:1" in said
     assert "Traceback" not in said
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there that is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children_of(pid: int) -> list[int]:

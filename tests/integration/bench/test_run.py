@@ -42,6 +42,13 @@ def test_one_command_measures_two_workers_of_this_machine(bench: Bench, tmp_path
     assert paths[2].read_text().startswith("<!doctype html>")
 
 
+def test_a_local_run_gives_no_secrets_to_its_own_etcd(bench: Bench) -> None:
+    bench.commands.environment |= {"ETCDCTL_USER": "root:s3cret", "ETCDCTL_CACERT": "/nowhere/ca.pem"}
+    found = bench.commands.run("bench", "--local", 2, *QUICK, "--quiet")
+    assert found.returncode == 0
+    assert not found.stderr
+
+
 def test_a_document_on_standard_output_is_alone_there(bench: Bench) -> None:
     found = bench.commands.run("bench", "--local", 2, *QUICK, "--json", "-")
     assert found.returncode == 0, found.stderr
@@ -112,6 +119,7 @@ def test_options_come_from_a_file_too(bench: Bench, tmp_path: Path) -> None:
         (("--gds-batch-limit", "3"), "--gds-batch-limit is for GDS, and the backend is UCX"),
         (("--num-iter", "5", "compare", "a", "b"), "are for a run"),
         (("--backend", "POSIX", "--filepath", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("--backend", "POSIX", "--filenames", "a,a", "--num-files", "2"), "names a file twice"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(bench: Bench, arguments: tuple[str, ...], match: str) -> None:

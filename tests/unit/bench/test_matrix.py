@@ -80,7 +80,9 @@ def test_a_byte_that_changes_on_the_way_is_found(op_type: str) -> None:
     def spoil(sinks: list[list[int]]) -> None:
         ctypes.c_uint8.from_address(sinks[-1][0] + 5).value ^= 1
 
-    options = Options(op_type=op_type, check_consistency=True, num_iter=1, warmup_iter=0, limit_gbps=1.0)
+    options = Options(
+        op_type=op_type, check_consistency=True, num_iter=1, pipeline_depth=2, warmup_iter=0, limit_gbps=1.0
+    )
     found: list[tuple[Row, str]] = []
 
     def work(group: Threads) -> None:

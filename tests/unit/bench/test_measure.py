@@ -21,9 +21,10 @@ LOOK = 10
 class Time:
     def __init__(self) -> None:
         self.now = 0
+        self.step = LOOK
 
     def look(self) -> int:
-        self.now += LOOK
+        self.now += self.step
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -100,6 +101,7 @@ def test_so_many_are_under_way_as_there_are_lanes(time: Time) -> None:
 
 def test_in_an_open_loop_latency_counts_from_when_a_transfer_was_to_begin(time: Time) -> None:
     """One transfer that stalls makes those after it late, though each of them is quick: that is the latency of load."""
+    time.step = 1_000
     wire = Wire(time, lambda number: 50_000_000 if number == 2 else 1_000)
     found = measure([[Lane(lambda: [wire])]], 12, CLOSED._replace(rate=100.0))  # one in 10 ms
     latency = (found.ended - found.began) / 1e6
@@ -111,10 +113,12 @@ def test_in_an_open_loop_latency_counts_from_when_a_transfer_was_to_begin(time: 
     assert np.diff(found.began) == pytest.approx(10_000_000)
 
 
-def test_a_transfer_that_does_not_end_is_given_up(time: Time) -> None:
+@pytest.mark.parametrize("rate", [0.0, 1_000.0])
+def test_a_transfer_that_does_not_end_is_given_up(time: Time, rate: float) -> None:
+    time.step = 1_000_000
     wire = Wire(time, lambda _: 10**12)
     with pytest.raises(DeadlineError, match="still running after 1 s"):
-        measure([[Lane(lambda: [wire])]], 3, CLOSED)
+        measure([[Lane(lambda: [wire])]], 3, CLOSED._replace(rate=rate))
 
 
 def test_a_failure_in_one_thread_ends_all() -> None:

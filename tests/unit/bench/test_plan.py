@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from trunkline.bench.options import KIB, MIB, Options
-from trunkline.bench.plan import Step, check_options, plan_steps
+from trunkline.bench.plan import Step, check_options, ignored_options, plan_steps
 from trunkline.errors import ConfigurationError
 
 
@@ -36,7 +36,12 @@ def test_there_is_always_something_to_measure() -> None:
         ({"start_block_size": 8 * KIB, "max_block_size": 4 * KIB}, "--start-block-size 8192 is more than"),
         ({"max_batch_size": 1024}, r"68,719,476,736 bytes of one transfer.*--total-buffer-size 8,589,934,592"),
         ({"num_threads": 200}, "for each of 200 threads"),
-        ({"initiator_seg_type": "VRAM"}, "DRAM only"),
+        ({"initiator_seg_type": "VRAM"}, "--initiator-seg-type VRAM: the benchmark allocates host memory only"),
+        ({"target_seg_type": "VRAM"}, "--target-seg-type VRAM"),
+        ({"reregister_mem": True, "prepared_xfer": True}, "leave one out"),
+        ({"limit": "ucx", "backend": "CMA", "device_list": "all"}, "leave it out with another --backend"),
+        ({"limit": "ucx", "limit_gbps": 5.0}, "and with --limit-gbps"),
+        ({"posix_ios_pool_size": 5}, "--posix-ios-pool-size is for POSIX"),
         ({"engine": "nixl", "backend": "CMA"}, "--engine nixl is measured with UCX and POSIX"),
         ({"progress_threads": 2}, "Trunkline's agents have one"),
         ({"backend": "POSIX", "local": 2}, "it runs alone"),
@@ -45,12 +50,19 @@ def test_there_is_always_something_to_measure() -> None:
         ({"local": 2, "etcd_endpoints": "http://h:2379"}, "--local starts all workers and an etcd of their own"),
         ({"workers": 3}, "pairs need an even number"),
         ({"workload": "notifications", "num_threads": 2}, "has no use for --num-threads"),
+        ({"workload": "metadata", "engine": "both"}, "its steps can't be told apart; leave --engine out"),
         ({"workload": "metadata", "workers": 4}, "two of them"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_before_anything_starts(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):
         check_options(Options(**changes))
+
+
+def test_what_is_set_and_changes_nothing_is_told() -> None:
+    assert ignored_options(Options(backend="POSIX", posix_api_type="URING", num_iter=5)) == [
+        "--posix-api-type is ignored: the POSIX backend has one way to do it"
+    ]
 
 
 def test_the_defaults_fit_together() -> None:

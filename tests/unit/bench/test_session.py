@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import pytest
 
+from trunkline.bench import session
+from trunkline.bench.engine import trunkline as engine
 from trunkline.bench.options import Options
 from trunkline.bench.session import find_rank
 from trunkline.errors import ConfigurationError
@@ -38,3 +43,23 @@ def test_a_rank_that_is_none_is_named_with_its_source(
 ) -> None:
     with pytest.raises(ConfigurationError, match=match):
         find_rank(options, environment)
+
+
+def test_who_is_interrupted_does_not_wait_for_ever_for_what_was_begun_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_stuck, end = threading.Event(), threading.Event()
+
+    def stuck(*_: object) -> list[object]:
+        is_stuck.set()
+        end.wait()
+        return []
+
+    monkeypatch.setattr(engine, "open_backends", stuck)
+    monkeypatch.setattr(session, "PATIENCE_AFTER_FAILURE", 0.01)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(pytest.raises(KeyboardInterrupt))
+            stack.enter_context(session._warming_up(Options()))
+            assert is_stuck.wait(60)
+            raise KeyboardInterrupt
+    finally:
+        end.set()

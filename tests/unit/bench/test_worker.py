@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,8 +60,10 @@ def test_every_size_gives_a_row_and_every_block_arrives(op_type: str) -> None:
         (2, {"mode": "MG", "num_initiator_dev": 2, "num_target_dev": 3}, 1),
         (2, {"bidirectional": True}, 2),
         (2, {"num_threads": 2, "pipeline_depth": 3}, 1),
+        (2, {"num_threads": 2, "pipeline_depth": 4, "num_iter": 3, "warmup_iter": 0}, 1),
         (2, {"recreate_xfer": True}, 1),
         (2, {"recreate_xfer": True, "prepared_xfer": True}, 1),
+        (3, {"reregister_mem": True, "scheme": "onetomany", "num_threads": 2, "pipeline_depth": 2}, 2),
         (2, {"rate": 2000.0, "pipeline_depth": 4}, 1),
         (2, {"backend": "CMA", "device_list": "all"}, 1),
     ],
@@ -163,11 +166,51 @@ class IdleRequest:
     def wait(self, timeout: float) -> None: ...
 
 
+class Counting:
+    """An engine that tells how much memory is registered."""
+
+    def __init__(self, engine: Engine, counts: dict[str, list[int]]) -> None:
+        self._engine = engine
+        self._counts = counts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def register(self, descriptors: DescriptorList, keys: Sequence[str] = ()) -> None:
+        self._engine.register(descriptors, keys)
+        self._counts["registered"].append(descriptors.count)
+
+    def deregister(self, descriptors: DescriptorList) -> None:
+        self._engine.deregister(descriptors)
+        self._counts["deregistered"].append(descriptors.count)
+
+
+def test_memory_is_registered_anew_for_each_transfer() -> None:
+    counts: dict[str, list[int]] = {"registered": [], "deregistered": []}
+    changes = {"reregister_mem": True, "max_block_size": 4 * KIB, "max_batch_size": 1, "num_iter": 5, "warmup_iter": 0}
+    options = Options(**SMALL | changes)
+    found = run_workers(options, options, wrap=lambda engine: Counting(engine, counts))
+    assert [row.wrong for row in found.rows] == [0]
+    made = 1 + 5  # by the first request, which is not measured, and by each that is
+    assert len(counts["deregistered"]) == made
+    assert len(counts["registered"]) == made + 2  # each side's
+
+
 @pytest.mark.parametrize("op_type", ["READ", "WRITE"])
 def test_blocks_that_never_came_are_wrong(op_type: str) -> None:
     options = Options(**SMALL | {"op_type": op_type})
     found = run_workers(options, options, wrap=Idle)
     assert [row.wrong for row in found.rows] == [1, 2] * 3
+
+
+@pytest.mark.parametrize("op_type", ["READ", "WRITE"])
+@pytest.mark.parametrize("changes", [{}, {"workers": 4}, {"mode": "MG", "num_target_dev": 2}])
+def test_bare_ucx_is_a_limit(op_type: str, changes: dict[str, Any]) -> None:
+    found = run(changes.get("workers", 2), op_type=op_type, limit="ucx", **changes)
+    for row in found.rows:
+        assert row.wrong == 0
+        assert row.limit_gb_s > 0
+        assert row.limit_percent == pytest.approx(100 * row.bandwidth_gb_s / row.limit_gb_s)
 
 
 def test_workers_that_want_different_things_are_told_which() -> None:
@@ -182,3 +225,39 @@ def test_without_a_check_nothing_is_said_of_wrong_blocks() -> None:
     found = run(2, check_consistency=False, max_block_size=4 * KIB)
     assert [row.wrong for row in found.rows] == [None, None]
     assert np.isfinite([row.bandwidth_gb_s for row in found.rows]).all()
+
+
+class Late(Idle):
+    """An engine; the second of them to begin takes its time, or until the first one is measured."""
+
+    def __init__(self, engine: Engine, posts: list[Engine], is_measured: threading.Event) -> None:
+        super().__init__(engine)
+        self._posts = posts
+        self._is_measured = is_measured
+
+    def prepare(self, operation: Any, sides: Any) -> Any:
+        return LateRequest(self._engine, self._posts, self._is_measured)
+
+
+class LateRequest(IdleRequest):
+    def __init__(self, engine: Engine, posts: list[Engine], is_measured: threading.Event) -> None:
+        self._engine = engine
+        self._posts = posts
+        self._is_measured = is_measured
+
+    def post(self) -> None:
+        self._posts.append(self._engine)
+        if self._posts.count(self._engine) > 2:  # those of the warm-up
+            self._is_measured.set()
+        elif self._posts[0] is not self._engine:
+            self._is_measured.wait(0.1)
+
+
+def test_nobody_is_measured_while_others_warm_up() -> None:
+    posts: list[Engine] = []
+    is_measured = threading.Event()
+    options = Options(
+        **SMALL | {"max_block_size": 4 * KIB, "max_batch_size": 1, "check_consistency": False, "workers": 4}
+    )
+    run_workers(*[options] * 4, wrap=lambda engine: Late(engine, posts, is_measured))
+    assert [posts[:4].count(engine) for engine in set(posts)] == [2, 2]

@@ -45,6 +45,10 @@ class Engine(Protocol):
         """Register memory, files (``keys`` are their paths) or objects (their keys)."""
         ...
 
+    def deregister(self, descriptors: DescriptorList) -> None:
+        """Take memory back that was registered after :meth:`publish`, and that nothing uses any more."""
+        ...
+
     def publish(self) -> bytes:
         """Let others find this worker; return what they must be handed for it, which may be nothing."""
         ...

@@ -138,6 +138,11 @@ class NixlEngine:
         with _translated("registering memory with NIXL"):
             self._agent.register_memory([(*row, key) for row, key in named], _kind(descriptors))
 
+    def deregister(self, descriptors: DescriptorList) -> None:
+        agent = self._agent
+        with _translated("deregistering memory from NIXL"):
+            agent.deregister_memory(agent.get_reg_descs(descriptors.rows, _kind(descriptors)))
+
     def publish(self) -> bytes:
         return bytes(self._agent.get_agent_metadata())
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trunkline.agent.agent import Agent
 from trunkline.agent.side import PreparedSide, prepare_side, prepare_transfer
 from trunkline.backend.registry import create_backend
+from trunkline.bench.coordinator import TTL
 from trunkline.transfer.state import State
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class TrunklineEngine:
     def register(self, descriptors: DescriptorList, keys: Sequence[str] = ()) -> None:
         self._agent.register(descriptors, keys=keys)
 
+    def deregister(self, descriptors: DescriptorList) -> None:
+        self._agent.deregister(descriptors, drain=0)
+
     def publish(self) -> bytes:
         if not self._has_store:
             return self._agent.card()
@@ -117,6 +121,7 @@ def open_agent(name: str, store: Store | None, namespace: str, options: Options)
         store="" if store is None else store,
         namespace=namespace,
         backends=open_backends(name, options),
+        ttl=TTL,  # a run that was killed is in the next one's way that long
         timeout=options.timeout,
     )
 

@@ -84,6 +84,10 @@ class CopyEngine:
     def register(self, descriptors: DescriptorList, keys: Sequence[str] = ()) -> None:
         self.registered += [(address, address + size) for address, size, _ in descriptors.rows.tolist()]
 
+    def deregister(self, descriptors: DescriptorList) -> None:
+        for address, size, _ in descriptors.rows.tolist():
+            self.registered.remove((address, address + size))
+
     def publish(self) -> bytes:
         return b"here"
 
