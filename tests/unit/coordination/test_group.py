@@ -26,6 +26,7 @@ from trunkline.errors import (
 from trunkline.store import open_store as open_any
 from trunkline.store.contract import Put, Transaction
 from trunkline.testing.faulty_store import Fault, FaultyStore
+from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,19 +114,20 @@ def test_a_forked_child_is_no_worker(store: Store, clock: FakeClock) -> None:
         group.barrier()
 
 
-def test_a_deadline_names_who_is_missing_at_its_time(workers: Workers, clock: FakeClock) -> None:
+def test_a_deadline_names_who_is_missing_at_its_time(workers: Workers, store: Store, clock: FakeClock) -> None:
+    def let_pass(group: Group) -> None:
+        key = group._link.key.arrival(0, 0b11, 1)
+        eventually(lambda: store.get(key, timeout=1)[0] is not None)  # it has come, and its time runs
+        clock.advance(7)
+        group.recv(1)
+
     def wait(group: Group) -> Any:
         with pytest.raises(DeadlineError) as caught:
             group.barrier(timeout=7)
-        group.send(1, b"")
+        group.send(0, b"")
         return caught.value.context["ranks"], caught.value.context["elapsed"]
 
-    def let_pass(group: Group) -> None:
-        clock.until_waiting(2)
-        clock.advance(7)
-        group.recv(0)
-
-    assert workers.together(wait, let_pass) == [((1,), 7.0), None]
+    assert workers.together(let_pass, wait) == [None, ((0,), 7.0)]
 
 
 def test_threads_of_one_worker_wait_side_by_side(workers: Workers) -> None:
