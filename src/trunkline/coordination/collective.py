@@ -129,6 +129,8 @@ class Collectives:
             self._states[mask] = _State(made=state.made)
         if release.error:
             raise CollectiveMismatchError(release.error, group=self._link.key.group.name, ranks=tuple(ranks))
+        if release.call != call.name:  # of an earlier call of ours that ran out of time: its result is not this one's
+            raise self._mismatch({self._link.rank: call.name, ranks[0]: release.call})
         return result
 
     def _round(
@@ -157,8 +159,6 @@ class Collectives:
         release = link.wait(look, deadline)
         if release is None:
             raise self._overdue(call, self._missing_at(hub, mask, number, ranks), ranks, deadline)
-        if release.call != call.name and not release.error:
-            raise self._mismatch({link.rank: call.name, hub: release.call})
         return release
 
     def _lead(
