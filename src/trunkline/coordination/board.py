@@ -176,6 +176,10 @@ class Board:
             rank=self.rank,
         )
 
+    def lose_seat(self) -> None:
+        """Note that this worker's keys are gone."""
+        self._is_seatless = True
+
     @property
     def is_failed(self) -> bool:
         """Whether the run has ended badly."""
@@ -275,7 +279,7 @@ class Board:
     def _vacate(self, rank: int) -> None:
         del self.seats[rank]
         if rank == self.rank:
-            self._is_seatless = True
+            self.lose_seat()
         elif not self.members:
             self._left.discard(rank)
         elif rank not in self._left:

@@ -107,6 +107,7 @@ class Collectives:
             StoreError: The store failed.
         """
         if len(ranks) == 1:
+            self._link.write((), deadline)  # who has lost its seat must not go on as if nothing had been
             return call.combine({self._link.rank: content})
         mask = mask_of(ranks)
         with self._turn(mask, call, deadline):

@@ -235,14 +235,18 @@ class Group:
             timeout: Seconds; None to wait for ever.
 
         Raises:
-            ConfigurationError: There is no such other worker, or it is too much.
+            ConfigurationError: There is no such other worker, it is too much, or no bytes.
             DeadlineError: It does not receive.
             GroupError: A worker died or gave up, or that one left; or this one's lease is gone.
             StoreError: The store failed.
         """
         self._check_usable()
         self._check_other(rank, "send")
-        self._mailbox.send(rank, bytes(data), self._deadline(timeout))
+        try:
+            content = bytes(memoryview(data))  # bytes(3) would be three zeros
+        except TypeError as error:
+            raise ConfigurationError(f"send to rank {rank}: a {type(data).__name__} is not bytes") from error
+        self._mailbox.send(rank, content, self._deadline(timeout))
 
     def recv(self, rank: int, *, timeout: Timeout = DEFAULT) -> bytes:
         """Return the next bytes that another worker sent.
@@ -358,10 +362,10 @@ class Group:
 
 
 def _listed(contents: Mapping[int, bytes]) -> bytes:
-    size = sum(map(len, contents.values()))
-    if size > MAX_CONTENT_SIZE:
-        raise ConfigurationError(f"the values have {size} bytes together; at most {MAX_CONTENT_SIZE} can be sent")
-    return pack_list(list(contents.values()))
+    data = pack_list(list(contents.values()))
+    if len(data) > MAX_CONTENT_SIZE:
+        raise ConfigurationError(f"the values have {len(data)} bytes together; at most {MAX_CONTENT_SIZE} can be sent")
+    return data
 
 
 def _values(data: bytes, what: str) -> list[Any]:

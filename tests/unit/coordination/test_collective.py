@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from trunkline.coordination.group import _listed
+from trunkline.coordination.record import MAX_CONTENT_SIZE
 from trunkline.errors import (
     CollectiveMismatchError,
+    ConfigurationError,
     DeadlineError,
+    SeatLostError,
     StoreUnavailableError,
 )
 from trunkline.testing.faulty_store import Fault, FaultyStore
@@ -69,3 +73,33 @@ def test_a_large_result_is_not_taken_for_that_of_another_call(faulty_workers: Wo
         return group.allgather("after")
 
     assert faulty_workers.together(send, fail_to_say_that_it_was_read) == [["after", "after"]] * 2
+
+
+def test_values_that_are_too_large_as_a_list_are_refused_where_they_are_put_together() -> None:
+    with pytest.raises(ConfigurationError, match=f"{MAX_CONTENT_SIZE + 1} bytes together"):
+        _listed({0: bytes(MAX_CONTENT_SIZE)})  # one byte more says that it is a list of one
+    assert len(_listed({0: bytes(MAX_CONTENT_SIZE - 1)})) == MAX_CONTENT_SIZE
+
+
+def test_who_has_lost_its_seat_does_not_go_on_alone(workers: Workers, store: Store) -> None:
+    def work(group: Group) -> None:
+        group.barrier()
+        store.revoke(group._lease.id, timeout=1)
+        group.allgather(1)
+
+    (error,) = workers.together(work)
+    assert isinstance(error, SeatLostError)
+
+
+def test_who_has_lost_its_seat_does_not_try_to_tell_the_others(
+    workers: Workers, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They know; the failed attempt would only be a puzzling warning."""
+
+    def work(group: Group) -> None:
+        store.revoke(group._lease.id, timeout=1)
+        group.send(1, b"")
+
+    first, _ = workers.together(work, lambda group: group.recv(0))
+    assert isinstance(first, SeatLostError)
+    assert caplog.messages == []
