@@ -185,7 +185,8 @@ class Group:
             numbers = [decode_number(content, f"{name}: rank {rank}") for rank, content in contents.items()]
             return encode_value(reduce_numbers(numbers, op), name)
 
-        result = self._meet(Call(name, combine, (root,)), encode_value(value, name), ranks, timeout, root)
+        number = float(value) if isinstance(value, float) else value  # numpy's are floats too
+        result = self._meet(Call(name, combine, (root,)), encode_value(number, name), ranks, timeout, root)
         return decode_value(result, name) if self.rank == root else None
 
     def gather(
@@ -374,6 +375,9 @@ def _values(data: bytes, what: str) -> list[Any]:
 
 
 def _check(size: int, rank: int | None, ttl: float) -> None:
+    for what, number in (("size", size), ("rank", rank)):
+        if number is not None and type(number) is not int:
+            raise ConfigurationError(f"{what}={number!r} is a {type(number).__name__}, not an int", **{what: number})
     if not 1 <= size <= MAX_WORKERS:
         raise ConfigurationError(f"a group of {size} workers: from 1 to {MAX_WORKERS} are possible", size=size)
     if rank is not None and not 0 <= rank < size:

@@ -6,6 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -42,7 +43,18 @@ LARGE = 200_000
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size": 0}, {"size": 1025}, {"rank": -1}, {"rank": 2}, {"ttl": 2.9}, {"ttl": 86_401}, {"name": "a/b"}],
+    [
+        {"size": 0},
+        {"size": 1025},
+        {"size": "2"},
+        {"size": 2.0},
+        {"rank": -1},
+        {"rank": 2},
+        {"rank": "1"},
+        {"ttl": 2.9},
+        {"ttl": 86_401},
+        {"name": "a/b"},
+    ],
     ids=str,
 )
 def test_arguments_that_can_not_be_used_are_refused(store: Store, wrong: dict[str, Any]) -> None:
@@ -61,6 +73,11 @@ def test_the_store_may_be_named_by_the_environment(monkeypatch: pytest.MonkeyPat
     with Group("g", 1) as group, open_any("memory://of-the-environment") as store:
         assert group.rank == 0
         assert store.list("/trunkline/groups/g/", timeout=1).entries
+
+
+def test_floats_of_numpy_can_be_reduced(store: Store, clock: FakeClock) -> None:
+    with Group("g", 1, store=store, clock=clock) as group:
+        assert group.reduce(np.float64(1.5), "max") == 1.5
 
 
 def test_a_store_that_was_given_stays_open(store: Store, clock: FakeClock) -> None:
