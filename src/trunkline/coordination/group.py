@@ -64,7 +64,8 @@ class Group:
     :class:`~trunkline.errors.DeadlineError`, which names who is missing, and may be made again.
 
     As a context manager it leaves at the end; if an exception ends the block, the others are told why (:meth:`fail`).
-    Any thread may use it; while one is in a collective, another one's of the same workers waits.
+    Any thread may use it; while one is in a collective, another one's of the same workers waits. After a
+    KeyboardInterrupt in one of its calls it can only be left. A forked child is no worker.
 
     Args:
         name: The group's. Runs of one name follow each other: what one leaves behind when it crashes is waited for
@@ -88,6 +89,7 @@ class Group:
         DeadlineError: Workers did not come; ``context["ranks"]`` are theirs.
         GroupFullError: Others have the seats, or the one asked for.
         GroupSizeError: Others were started for another size.
+        GroupError: A worker died as the run began, or this one's lease is gone.
         StoreError: The store failed.
     """
 

@@ -15,6 +15,7 @@ from trunkline.errors import (
     SeatLostError,
     StoreUnavailableError,
 )
+from trunkline.store.contract import Interrupted
 from trunkline.testing.faulty_store import Fault, FaultyStore
 
 if TYPE_CHECKING:
@@ -73,6 +74,19 @@ def test_a_large_result_is_not_taken_for_that_of_another_call(faulty_workers: Wo
         return group.allgather("after")
 
     assert faulty_workers.together(send, fail_to_say_that_it_was_read) == [["after", "after"]] * 2
+
+
+def test_nothing_is_asked_of_a_store_that_is_away_once_the_time_is_over(
+    faulty_workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(group: Group) -> Any:
+        group._link.change(lambda board: board.take_run(Interrupted("no route")))
+        monkeypatch.setattr(store_of(group), "list", None)
+        with pytest.raises(DeadlineError, match=r"\(who can't be found out\)\. The store can't be reached: no route\."):
+            group.barrier(timeout=0)
+        group.send(0, b"")
+
+    assert faulty_workers.together(lambda group: group.recv(1), wait) == [b"", None]
 
 
 def test_values_that_are_too_large_as_a_list_are_refused_where_they_are_put_together() -> None:
