@@ -111,7 +111,7 @@ def test_the_founder_dies_before_all_are_there(crew: Crew) -> None:
 
 def test_too_many_workers(crew: Crew) -> None:
     members = crew.start(2)
-    (late,) = crew.launch(2, -1, timeout=5)
+    (late,) = crew.launch(2, -1, timeout=3)
     found = late.outcome()
     assert found["error"] == "GroupFullError"
     assert f"rank 0: pid {members[0].process.pid} on " in found["text"]
@@ -128,11 +128,11 @@ def test_a_newcomer_waits_for_the_run_before(crew: Crew) -> None:
 
 
 def test_a_missing_worker(crew: Crew) -> None:
-    (lonely,) = crew.launch(2, 1, timeout=5)
+    (lonely,) = crew.launch(2, 1, timeout=3)
     found = lonely.outcome()
     assert found["error"] == "DeadlineError"
     assert found["context"]["ranks"] == [0]
-    assert 5 <= found["elapsed"] < 20
+    assert 3 <= found["elapsed"] < 20
     assert lonely.leave() == 0
     assert crew.keys() == []
 
