@@ -44,6 +44,35 @@ def test_a_stopped_worker_is_lost_to_the_others_and_knows_it_when_it_runs_on(cre
     assert crew.keys() == []
 
 
+def test_a_worker_stopped_in_a_collective_does_not_end_it_once_it_counts_as_dead(crew: Crew) -> None:
+    hub, second = crew.start(2)
+    hub.send("reduce", value=1)
+    crew.until_keys("/seat/", 2)
+    hub.stop()
+    found = ask([second], "reduce", value=2)[0]  # the hub has all that it waits for, but does not run
+    assert found["error"] == "WorkerLostError"
+    hub.resume()
+    found = hub.outcome()
+    assert found["error"] in {"SeatLostError", "GroupFailedError"}
+    assert [hub.leave(), second.leave()] == [0, 0]
+    assert crew.keys() == []
+
+
+def test_a_lease_that_runs_out_after_a_restart_of_etcd_is_lost(crew: Crew) -> None:
+    first, second = crew.start(2)
+    first.send("barrier")
+    second.stop()
+    crew.server.kill()
+    crew.server.start()
+    found = first.outcome()
+    assert found["error"] == "WorkerLostError"
+    assert found["context"]["ranks"] == [1]
+    second.resume()
+    assert ask([second], "barrier")[0]["error"] in {"SeatLostError", "GroupFailedError"}
+    assert [first.leave(), second.leave()] == [0, 0]
+    assert crew.keys() == []
+
+
 def test_a_barrier_goes_on_over_a_restart_of_etcd(crew: Crew) -> None:
     first, second, third = crew.start(3)
     first.send("barrier")
