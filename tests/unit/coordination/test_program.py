@@ -40,10 +40,13 @@ steps = st.one_of(
 )
 
 
+def expanded(value: Any) -> Any:
+    return b"x" * 140_000 if value is LARGE else value
+
+
 def model(rank: int, step: tuple[str, tuple[int, ...], Any]) -> Any:
     """Return what a step gives a worker of this rank."""
-    what, ranks, value = step
-    value = b"x" * 140_000 if value is LARGE else value
+    what, ranks, value = step[0], step[1], expanded(step[2])
     root = ranks[-1]
     match what:
         case "barrier":
@@ -62,8 +65,7 @@ def model(rank: int, step: tuple[str, tuple[int, ...], Any]) -> Any:
 
 
 def do(group: Group, step: tuple[str, tuple[int, ...], Any], timeout: Timeout = DEFAULT) -> Any:
-    what, ranks, value = step
-    value = b"x" * 140_000 if value is LARGE else value
+    what, ranks, value = step[0], step[1], expanded(step[2])
     root = ranks[-1]
     match what:
         case "barrier":
