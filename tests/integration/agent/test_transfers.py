@@ -230,6 +230,7 @@ def test_a_done_callback_may_close_the_agent(store: str) -> None:
     with Agent("prefill-0", store=store, devices="lo") as prefill:
         prefill.register(theirs, name="kv")
         prefill.publish()
+        others = set(threading.enumerate())
         decode = Agent("decode-0", store=store, devices="lo")
         local = decode.register(mine, name="kv")
         closed = threading.Event()
@@ -241,8 +242,8 @@ def test_a_done_callback_may_close_the_agent(store: str) -> None:
         transfer = decode.read(decode.fetch("prefill-0")["kv"], into=local)
         transfer.add_done_callback(close)
         assert closed.wait(60)
-        progress = [thread for thread in threading.enumerate() if thread.name == "trunkline-progress-decode-0"]
-        for thread in progress:
+        for thread in set(threading.enumerate()) - others:
             thread.join(60)  # an exception in it would fail this test
+            assert not thread.is_alive()
     assert transfer.ok
     assert mine.all()

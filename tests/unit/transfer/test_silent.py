@@ -49,6 +49,7 @@ class Quiet(Bench):
 
     def __init__(self) -> None:
         super().__init__()
+        self.engine.close()  # that of one backend
         self.backend = Slow("decode-0")
         self.silent = Silent("decode-0")
         self.engine = Engine("decode-0", [self.silent, self.backend], timeout=10.0, grace=0.02)
@@ -89,6 +90,7 @@ def bench() -> Iterator[Quiet]:
     yield bench
     bench.engine.drain(Deadline(1.0))
     bench.engine.close()
+    bench.remote.close()
 
 
 def test_only_the_data_is_forced_while_it_is_under_way(bench: Quiet) -> None:
