@@ -91,20 +91,26 @@ def test_a_barrier_goes_on_over_a_restart_of_etcd(crew: Crew) -> None:
 
 
 def test_a_deadline_holds_while_etcd_is_away(crew: Crew) -> None:
-    first, second = crew.start(2, ttl=30)
-    first.send("barrier", timeout=3)
-    second.send("recv", rank=0, timeout=3)
-    crew.until_keys("/seat/", 2)
+    first, second, third = crew.start(3, ttl=30)
+    first.send("barrier", timeout=2)
+    second.send("recv", rank=0, timeout=2)
+    crew.until_keys("/seat/", 3)
     crew.server.kill()
+    third.send("barrier", timeout=2)
     try:
+        found = third.outcome()  # it has something to write
+        assert found["error"] == "StoreUnavailableError"
+        assert "is etcd running and reachable there?" in found["text"]
+        assert 2 <= found["elapsed"] < 10
         for member in (first, second):
             found = member.outcome()
             assert found["error"] == "DeadlineError"
             assert "The store can't be reached" in found["text"]
-            assert 3 <= found["elapsed"] < 10
+            assert 2 <= found["elapsed"] < 10
     finally:
         crew.server.start()
-    assert [each["value"] for each in ask([first, second], "allgather", value=1)] == [[1, 1]] * 2
+    found = ask([first, second, third], "allgather", value=1)
+    assert [each.get("value") for each in found] == [[1, 1, 1]] * 3
 
 
 def test_the_next_run_of_a_crashed_one_begins_at_once_on_the_same_machine(crew: Crew) -> None:
