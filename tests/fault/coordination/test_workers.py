@@ -92,21 +92,21 @@ def test_a_barrier_goes_on_over_a_restart_of_etcd(crew: Crew) -> None:
 
 def test_a_deadline_holds_while_etcd_is_away(crew: Crew) -> None:
     first, second, third = crew.start(3, ttl=30)
-    first.send("barrier", timeout=2)
-    second.send("recv", rank=0, timeout=2)
+    first.send("barrier", timeout=3)
+    second.send("recv", rank=0, timeout=3)
     crew.until_keys("/seat/", 3)
     crew.server.kill()
-    third.send("barrier", timeout=2)
+    third.send("barrier", timeout=3)
     try:
         found = third.outcome()  # it has something to write
         assert found["error"] == "StoreUnavailableError"
         assert "is etcd running and reachable there?" in found["text"]
-        assert 2 <= found["elapsed"] < 10
+        assert 3 <= found["elapsed"] < 10
         for member in (first, second):
             found = member.outcome()
             assert found["error"] == "DeadlineError"
             assert "The store can't be reached" in found["text"]
-            assert 2 <= found["elapsed"] < 10
+            assert 3 <= found["elapsed"] < 10
     finally:
         crew.server.start()
     found = ask([first, second, third], "allgather", value=1)
