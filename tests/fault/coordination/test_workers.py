@@ -109,8 +109,8 @@ def test_a_deadline_holds_while_etcd_is_away(crew: Crew) -> None:
             assert 3 <= found["elapsed"] < 10
     finally:
         crew.server.start()
-    found = ask([first, second, third], "allgather", value=1)
-    assert [each.get("value") for each in found] == [[1, 1, 1]] * 3
+    gathered = ask([first, second, third], "allgather", value=1)
+    assert [each.get("value") for each in gathered] == [[1, 1, 1]] * 3
 
 
 def test_the_next_run_of_a_crashed_one_begins_at_once_on_the_same_machine(crew: Crew) -> None:
