@@ -39,6 +39,10 @@ def run_on_terminal(options: Options) -> None:
     if not options.quiet:
         for text in ignored_options(options):
             _say(text)
+        if not options.local and not options.is_storage:
+            _say(
+                f"waiting for {options.size} workers of group {options.benchmark_group!r}, {options.timeout:g} s at most"
+            )
     record = Record(options)
     is_complete = False
     try:
