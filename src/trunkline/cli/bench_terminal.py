@@ -40,9 +40,8 @@ def run_on_terminal(options: Options) -> None:
         for text in ignored_options(options):
             _say(text)
         if not options.local and not options.is_storage:
-            _say(
-                f"waiting for {options.size} workers of group {options.benchmark_group!r}, {options.timeout:g} s at most"
-            )
+            group = f"{options.size} workers of group {options.benchmark_group!r}"
+            _say(f"waiting for {group}, {options.timeout:g} s at most")
     record = Record(options)
     is_complete = False
     try:
