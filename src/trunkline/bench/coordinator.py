@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TTL = 5.0
 """Seconds until the others hear of a worker that was killed, and its keys are gone."""
 
 
 class Coordinator(Protocol):
-    """A group, seen by one worker."""
+    """A group, seen by one worker. A timeout that is not given is the group's."""
 
     @property
     def rank(self) -> int:
@@ -21,15 +24,15 @@ class Coordinator(Protocol):
         """How many workers there are."""
         ...
 
-    def barrier(self) -> None:
-        """Wait for the others."""
+    def barrier(self, *, ranks: Iterable[int] | None = ..., timeout: float = ...) -> None:
+        """Wait for the others, or for those of some ranks."""
         ...
 
-    def gather(self, value: bytes) -> list[Any] | None:
+    def gather(self, value: bytes, *, timeout: float = ...) -> list[Any] | None:
         """Return everybody's value at rank 0, None elsewhere."""
         ...
 
-    def allgather(self, value: bytes) -> list[Any]:
+    def allgather(self, value: bytes, *, timeout: float = ...) -> list[Any]:
         """Return everybody's value."""
         ...
 
@@ -40,13 +43,13 @@ class Alone:
     rank = 0
     size = 1
 
-    def barrier(self) -> None:
+    def barrier(self, *, ranks: Iterable[int] | None = None, timeout: float = 0) -> None:
         """Return at once."""
 
-    def gather(self, value: bytes) -> list[Any] | None:
+    def gather(self, value: bytes, *, timeout: float = 0) -> list[Any] | None:  # noqa: ARG002 # nobody to wait for
         """Return the value."""
         return [value]
 
-    def allgather(self, value: bytes) -> list[Any]:
+    def allgather(self, value: bytes, *, timeout: float = 0) -> list[Any]:  # noqa: ARG002 # nobody to wait for
         """Return the value."""
         return [value]

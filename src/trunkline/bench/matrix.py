@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
     from trunkline.bench.options import Options
-    from trunkline.bench.participant import Coordinator
 
 NEAR, FAR = 0, 1
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from trunkline.bench.memory import Buffers
+from trunkline.bench.team import Card, Link, decode_cards, decode_links, encode
 from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
 
@@ -17,35 +17,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine, Request
 
 _now = time.perf_counter_ns
-
-
-class Coordinator(Protocol):
-    """A group of ranks, seen by one of them; trunkline.coordination.Group is one."""
-
-    @property
-    def rank(self) -> int:
-        """This worker's number."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many workers there are."""
-        ...
-
-    def barrier(self, *, ranks: Iterable[int] | None = ..., timeout: float = ...) -> None:
-        """Wait for the others, or for those of some ranks."""
-        ...
-
-    def gather(self, value: bytes, *, timeout: float = ...) -> list[Any] | None:
-        """Return everybody's value at rank 0, None elsewhere."""
-        ...
-
-    def allgather(self, value: bytes) -> list[Any]:
-        """Return everybody's value."""
-        ...
 
 
 class Blocks(NamedTuple):
@@ -79,16 +54,6 @@ class Times(NamedTuple):
     def latency(self) -> int:
         """From the beginning to the end."""
         return self.prepare + self.transfer
-
-
-class _Card(msgspec.Struct, frozen=True):
-    agent: str
-    handed: bytes
-    addresses: tuple[int, ...]
-
-
-_CARD = msgspec.msgpack.Decoder(_Card)
-_TRANSPORTS = msgspec.msgpack.Decoder(dict[str, str])
 
 
 class Participant:
@@ -125,14 +90,14 @@ class Participant:
         if own:
             engine.register(DescriptorList.of(MemoryKind.DRAM, own))
         addresses = tuple(area.ctypes.data for area in self.areas)
-        card = msgspec.msgpack.encode(_Card(name, engine.publish(), addresses))
-        self._cards = [_CARD.decode(each) for each in group.allgather(card)]
+        card = Card(agent=name, handed=engine.publish(), addresses=addresses)
+        self._cards = decode_cards(group.allgather(encode(card)))
         self._own = addresses
         for peer in sorted({*targets, *initiators} - {group.rank}):
             engine.load(self._cards[peer].agent, self._cards[peer].handed, timeout)
-        links = {f"{group.rank}-{peer}": engine.transport(self._cards[peer].agent) for peer in sorted(set(targets))}
-        gathered = group.gather(msgspec.msgpack.encode(links)) or ()
-        self.transports = {pair: what for each in gathered for pair, what in _TRANSPORTS.decode(each).items()}
+        own_links = [Link(group.rank, peer, engine.transport(self._cards[peer].agent)) for peer in sorted(set(targets))]
+        links = decode_links(group.gather(encode(own_links)) or ())
+        self.transports = {f"{link.initiator}-{link.target}": link.transport for link in links}
 
     def match(self, peer: int, near: Blocks, far: Blocks) -> Callable[[], Any]:
         """Return what looks both sides of a transfer up in the engine; their lists of blocks are made here."""

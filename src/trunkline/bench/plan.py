@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trunkline.bench.options import MIB
@@ -88,6 +89,7 @@ def check_options(options: Options) -> None:
             f"{options.pipeline_depth} under way × {roles.most_peers} peers, are more than --total-buffer-size "
             f"{options.total_buffer_size:,}: lower --max-block-size or --max-batch-size, or raise it"
         )
+    _check_memory(options, largest * lanes)
     if "VRAM" in (options.initiator_seg_type, options.target_seg_type):
         side = "initiator" if options.initiator_seg_type == "VRAM" else "target"
         raise ConfigurationError(
@@ -117,14 +119,44 @@ def check_options(options: Options) -> None:
         raise ConfigurationError(f"--engine both compares workers, and {options.backend} runs alone")
     if options.workload != "sweep":
         _check_workload(options)
-    outputs = [name for name in ("csv", "json", "report") if getattr(options, name) == "-"]
-    if len(outputs) > 1:
-        named = " and ".join(f"--{name} -" for name in outputs)
-        raise ConfigurationError(f"{named} would go to standard output together: give all but one a path")
+    check_outputs(options)
     if options.local and (options.etcd_endpoints or options.workers or options.rank >= 0):
         raise ConfigurationError(
             "--local starts all workers and an etcd of their own: leave out --etcd-endpoints, --workers and --rank"
         )
+
+
+def available_memory() -> int | None:
+    """Return how many bytes this machine can give without swapping; None where the kernel does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _check_memory(options: Options, side: int) -> None:
+    """Check that this machine has the memory; a worker that takes more would be killed, or others would."""
+    available = available_memory()
+    needed = side * (2 if options.bidirectional else 1) * max(1, options.local)
+    if available is not None and needed > available:
+        who = f"{options.local} workers take" if options.local else "this worker takes"
+        raise ConfigurationError(
+            f"{who} {needed:,} bytes of memory for the largest transfers, and this machine has {available:,} "
+            "available: lower --max-block-size, --max-batch-size, --num-threads or --pipeline-depth"
+        )
+
+
+def check_outputs(options: Options) -> None:
+    """Check that at most one file goes to standard output.
+
+    Raises:
+        ConfigurationError: Several do.
+    """
+    outputs = [name for name in ("csv", "json", "report") if getattr(options, name) == "-"]
+    if len(outputs) > 1:
+        named = " and ".join(f"--{name} -" for name in outputs)
+        raise ConfigurationError(f"{named} would go to standard output together: give all but one a path")
 
 
 def ignored_options(options: Options) -> list[str]:

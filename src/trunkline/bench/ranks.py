@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from trunkline.bench.local import COMMAND
+from trunkline.bench.plan import check_outputs
 from trunkline.bench.session import join_group, open_worker_engine
 from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
     from trunkline.bench.options import Options
-    from trunkline.bench.participant import Coordinator
 
 BACKENDS = ("UCX", "CMA")
 
@@ -27,7 +25,7 @@ _Found = TypeVar("_Found")
 _FACTS = msgspec.msgpack.Decoder(dict[str, str])
 
 
-def check_run(options: Options, needed: NDArray[np.int64]) -> None:
+def check_run(options: Options, needed: Sequence[int]) -> None:
     """Check the options of a run, before anything starts.
 
     Args:
@@ -46,15 +44,17 @@ def check_run(options: Options, needed: NDArray[np.int64]) -> None:
         raise ConfigurationError("--engine both is for block transfers; run this with trunkline and with nixl")
     if options.engine == "nixl" and options.backend != "UCX":
         raise ConfigurationError(f"--engine nixl is measured with UCX here, not {options.backend}")
+    check_outputs(options)
     ranks = len(needed)
     if options.size != ranks:
         raise ConfigurationError(
             f"{options.size} workers can't be the {ranks} ranks asked for; start {ranks} (as with --local {ranks}), "
             "or ask for others"
         )
-    if needed.max() > options.total_buffer_size:
+    most = max(needed)
+    if most > options.total_buffer_size:
         raise ConfigurationError(
-            f"rank {int(needed.argmax())} needs {int(needed.max()):,} bytes of memory, and --total-buffer-size is "
+            f"rank {needed.index(most)} needs {most:,} bytes of memory, and --total-buffer-size is "
             f"{options.total_buffer_size:,}; raise it, or move less at once"
         )
 
@@ -86,6 +86,7 @@ def run_worker(
         name = f"bench-{group.rank}"
         engine = open_worker_engine(options.engine, name, store, options, is_target=True)
         stack.callback(engine.close)
+        stack.push(group)  # it is left first: the others hear why before their transfers to this engine fail
         return work(group, engine, name)
 
 

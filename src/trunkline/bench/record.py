@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,6 +14,8 @@ from trunkline.bench.result import Run
 from trunkline.errors import TrunklineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trunkline.bench.options import Options
     from trunkline.bench.result import Row
 
@@ -20,6 +24,9 @@ _DESCRIBE = (
     sys.executable, "-P", "-c",
     "import json; from trunkline.bench.environment import describe; print(json.dumps(describe()))",
 )  # fmt: skip
+
+_USER = re.compile(r"//[^/@]*@")
+"""Who comes, in an address."""
 
 
 class Record:
@@ -41,6 +48,10 @@ class Record:
         self._workload = workload or options.workload
         self._started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
+    def break_off(self, error: BaseException) -> None:
+        """Note why the run did not come to its end."""
+        self.notes.append(f"broke off: {'it was interrupted' if isinstance(error, KeyboardInterrupt) else error}")
+
     def run(self, *, is_complete: bool) -> Run:
         """Return it as a document."""
         from trunkline import __version__
@@ -58,9 +69,11 @@ class Record:
             version=__version__,
             started=self._started,
             workload=self._workload,
-            group=options.benchmark_group,
-            options=options.given(),
-            environment=self._environment(),
+            group=_clean(options.benchmark_group),
+            options={
+                name: _clean(value) if isinstance(value, str) else value for name, value in options.given().items()
+            },
+            environment={name: _clean(fact) for name, fact in self._environment().items()},
             limit=None if options.workload != "sweep" else "given" if options.limit_gbps else options.limit,
             is_complete=is_complete,
             notes=tuple(notes),
@@ -71,23 +84,8 @@ class Record:
         options = self._options
         if not (options.csv or options.json or options.report):
             return []
-        from trunkline.bench import formats
-
         run = self.run(is_complete=is_complete)
-        failures: list[TrunklineError] = []
-        for path, kind in ((options.csv, "csv"), (options.json, "json"), (options.report, "report")):
-            if not path:
-                continue
-            try:
-                if kind == "report":
-                    from trunkline.bench.report import write_report
-
-                    write_report({options.benchmark_group: run}, path)
-                else:
-                    formats.write(run, path, kind)  # type: ignore[arg-type] # csv or json
-            except TrunklineError as error:
-                failures.append(error)
-        return failures
+        return write_files(run, options.benchmark_group, csv=options.csv, json=options.json, report=options.report)
 
     def _environment(self) -> dict[str, str]:
         if self._options.engine != "nixl":
@@ -97,3 +95,36 @@ class Record:
         # It loads UCX, and this process has NIXL's.
         told = subprocess.run(_DESCRIBE, capture_output=True, text=True, check=False)
         return dict(json.loads(told.stdout)) if told.returncode == 0 else {}
+
+
+def write_files(run: Run, name: str, *, csv: str, json: str, report: str) -> list[TrunklineError]:
+    """Write a run to files, standard output last; return why some could not be written, after all have been tried.
+
+    Args:
+        run: What was measured.
+        name: What the page calls it.
+        csv: Where its rows go as CSV; nowhere if empty.
+        json: Where the run goes as JSON.
+        report: Where a page of it goes.
+    """
+    from trunkline.bench import formats
+    from trunkline.bench.report import write_report
+
+    writers: tuple[tuple[str, Callable[[], None]], ...] = (
+        (csv, lambda: formats.write(run, csv, "csv")),
+        (json, lambda: formats.write(run, json, "json")),
+        (report, lambda: write_report({name: run}, report)),
+    )
+    failures: list[TrunklineError] = []
+    for path, write in sorted(writers, key=lambda one: one[0] == "-"):  # who reads that may go away
+        try:
+            if path:
+                write()
+        except TrunklineError as error:
+            failures.append(error)
+    return failures
+
+
+def _clean(text: str) -> str:
+    """Return a text without what no file of ours can hold, and no reader should: passwords in addresses."""
+    return _USER.sub("//", os.fsencode(text).decode(errors="replace"))

@@ -125,3 +125,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     limit: str | None = None
     is_complete: bool = True
     notes: tuple[str, ...] = ()
+
+
+def find_flaws(run: Run) -> list[str]:
+    """Return in words what must not be overlooked when a run's figures are read; nothing if all is well."""
+    wrong = sum(row.wrong or 0 for row in run.rows)
+    noisy = sum(row.is_noisy or False for row in run.rows)
+    found = []
+    if wrong:
+        found.append(f"{wrong:,} blocks did not hold what they should")
+    if not run.is_complete:
+        found.append(f"not complete: it was interrupted or failed after {len(run.rows)} rows")
+    if noisy:
+        found.append(f"{noisy} of {len(run.rows)} rows are too noisy to trust")
+    return found

@@ -118,6 +118,10 @@ def join_group(
         url = options.etcd_endpoints or Settings.from_environment().store or DEFAULT_ENDPOINT
     try:
         store = stack.enter_context(open_store(url, **credentials))
+        if url == DEFAULT_ENDPOINT:  # nobody has said that there is one: don't wait for it as for one that starts late
+            store.list(
+                f"/trunkline/bench/{options.benchmark_group}/", keys_only=True, timeout=min(5.0, options.timeout)
+            )
         group = stack.enter_context(
             Group(options.benchmark_group, options.size, store=store, rank=rank, ttl=TTL, timeout=options.timeout)
         )

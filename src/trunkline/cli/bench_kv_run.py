@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,26 +24,20 @@ from trunkline.cli.bench_kv import (  # noqa: TC001 - typer reads the annotation
     Trace,
 )
 from trunkline.cli.bench_option import add_settings
+from trunkline.cli.bench_ranks import SHARED, run_ranks
+from trunkline.cli.progress import show_steps
 from trunkline.cli.table import print_table, size
-from trunkline.errors import GroupFailedError, WorkerLostError
+from trunkline.cli.terminal import escape
+from trunkline.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
-    from trunkline.bench.kv.request_worker import RequestRun
-    from trunkline.bench.kv.traffic_worker import TrafficRun
+    from trunkline.bench.kv.request_worker import RequestRun, RequestWorker
+    from trunkline.bench.kv.traffic_worker import TrafficRun, TrafficWorker
     from trunkline.bench.options import Options
-    from trunkline.bench.participant import Coordinator
-
-SHARED = (
-    "local", "workers", "rank", "benchmark_group", "etcd_endpoints", "timeout", "engine", "json", "quiet", "backend",
-    "check_consistency", "total_buffer_size", "seed", "device_list", "enable_pt", "progress_threads",
-)  # fmt: skip
-"""The benchmark's settings that these commands have, too."""
 
 
 def requests(
@@ -86,13 +78,11 @@ def requests(
     lengths = find_lengths(run, trace, num_requests, given["seed"] or 0)
     longest = int(run.plan(shape).pages_of(lengths.inputs).max())
     plan = run.plan(shape, pages=longest)
-    options = _options(given, plan.rank_bytes)
+    options = _options(given, plan.rank_bytes.tolist())
     op_type: Literal["READ", "WRITE"] = "READ" if options.op_type == "READ" else "WRITE"
 
-    kept: list[RequestRun] = []
-
-    def work(group: Coordinator, engine: Engine, name: str) -> None:
-        worker = RequestWorker(
+    def make(group: Coordinator) -> RequestWorker:
+        return RequestWorker(
             group,
             plan,
             lengths,
@@ -102,19 +92,10 @@ def requests(
             is_checked=options.check_consistency,
             timeout=options.timeout,
         )
-        try:
-            with bar("requests", options, group.rank) as progress:
-                worker.run(engine, name, introduce=_introducer(options), progress=progress)
-        finally:
-            kept.extend(filter(None, [worker.result(engine.name)]))
 
     sizes = measure_sizes(plan, lengths, op_type)
-    try:
-        _run(options, ["requests", *_arguments(own)], {"the workload": f"{sizes} {lengths}"}, work)
-    finally:  # also of a run that broke off
-        for found in kept:
-            _show(found, options, _request_table)
-    _check_wrong(kept)
+    facts = {"the workload": _digest(sizes, lengths.inputs.tolist(), lengths.outputs.tolist())}
+    _run(options, ["requests", *_arguments(own)], facts, make, _request_table)
 
 
 def traffic(
@@ -138,34 +119,25 @@ def traffic(
     if mem_type is None:
         check_memory(found)
     else:
-        patterns = tuple(dataclasses.replace(pattern, memory="DRAM") for pattern in found.patterns)
-        found = dataclasses.replace(found, patterns=patterns)
-    options = _options(given, found.rank_bytes.sum(axis=0))
+        of_host = tuple(dataclasses.replace(pattern, memory="DRAM") for pattern in found.patterns)
+        found = dataclasses.replace(found, patterns=of_host)
+    options = _options(given, found.rank_bytes.sum(axis=0).tolist())
 
-    def work(group: Coordinator, engine: Engine, name: str) -> TrafficRun | None:
-        worker = TrafficWorker(
-            group,
-            found,
-            seed=options.seed,
-            is_checked=options.check_consistency,
-            timeout=options.timeout,
+    def make(group: Coordinator) -> TrafficWorker:
+        return TrafficWorker(
+            group, found, seed=options.seed, is_checked=options.check_consistency, timeout=options.timeout
         )
-        with bar("patterns", options, group.rank) as progress:
-            return worker.run(engine, name, introduce=_introducer(options), progress=progress)
 
-    facts = {"the traffic": " ".join(f"{pattern.matrix.tolist()} {pattern.op_type}" for pattern in found.patterns)}
-    facts["the number of rounds"] = f"{found.iterations} {found.warmup} {found.isolated}"
-    run = _run(options, ["traffic", str(file), *_arguments({"mem_type": mem_type})], facts, work)
-    if run is not None:
-        _show(run, options, _traffic_table)
-        _check_wrong([run])
+    patterns = [(pattern.matrix.tolist(), pattern.op_type, pattern.sleep) for pattern in found.patterns]
+    facts = {"the traffic": _digest(*patterns, found.iterations, found.warmup, found.isolated)}
+    _run(options, ["traffic", str(file), *_arguments({"mem_type": mem_type})], facts, make, _traffic_table)
 
 
 add_settings(requests, (*SHARED, "op_type"))
 add_settings(traffic, SHARED)
 
 
-def _options(given: dict[str, Any], needed: NDArray[np.int64]) -> Options:
+def _options(given: dict[str, Any], needed: Sequence[int]) -> Options:
     from trunkline.bench.config_file import make_options
     from trunkline.bench.ranks import check_run
 
@@ -183,40 +155,60 @@ def _arguments(own: dict[str, Any]) -> list[str]:
     ]
 
 
-def _run(
-    options: Options, command: Sequence[str], facts: dict[str, str], work: Callable[[Coordinator, Engine, str], Any]
-) -> Any:
+def _digest(*those: object) -> str:
+    """Return a word that stands for what is long, and must be the same for all workers."""
     from hashlib import sha256
 
-    from trunkline.bench.ranks import run_worker
+    return sha256("\n".join(map(str, those)).encode()).hexdigest()[:12]
 
-    own = {name: str(getattr(options, name)) for name in ("engine", "backend", "op_type", "check_consistency", "seed")}
-    short = {what: sha256(fact.encode()).hexdigest()[:12] for what, fact in facts.items()}
+
+def _run(
+    options: Options,
+    command: Sequence[str],
+    facts: dict[str, str],
+    make: Callable[[Coordinator], RequestWorker | TrafficWorker],
+    table: Callable[[Any], None],
+) -> None:
+    """Be one worker; at rank 0 print and write what was found, also if it breaks off."""
+    kept: list[RequestRun | TrafficRun] = []
+
+    def work(group: Coordinator, engine: Engine, name: str) -> None:
+        worker = make(group)
+        try:
+            with show_steps(command[0], is_wanted=not (group.rank or options.quiet)) as bar:
+                worker.run(engine, name, introduce=_introducer(options), progress=bar.update)
+        finally:
+            kept.extend(filter(None, [worker.result(engine.name)]))
+
+    complaints: list[str] = []
     try:
-        return run_worker(options, command, {**own, **short}, work)
-    except (GroupFailedError, WorkerLostError) as error:
-        if options.quiet:  # the one that started this says it
-            raise typer.Exit(1) from error
-        raise
+        run_ranks(options, command, facts, work)
+    finally:
+        for found in kept:
+            complaints = _conclude(found, options, table)
+    if complaints:
+        raise typer.Exit(1)
 
 
-def _show(found: Any, options: Options, table: Callable[[Any], None]) -> None:
-    """Print and write what rank 0 has."""
+def _conclude(found: RequestRun | TrafficRun, options: Options, table: Callable[[Any], None]) -> list[str]:
+    """Print and write what rank 0 has; return why it is no success, which is said."""
     import msgspec
 
     from trunkline.bench.formats.file import write_file
 
+    complaints = [f"{found.wrong} blocks are wrong: {found.first_wrong}"] if found.wrong else []
     if options.json != "-":
         table(found)
     if options.json:
-        write_file(options.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-
-
-def _check_wrong(those: Sequence[RequestRun | TrafficRun]) -> None:
-    for found in those:
-        if found.wrong:
-            typer.secho(f"trunkline: {found.wrong} blocks are wrong: {found.first_wrong}", err=True, fg="red")
-            raise typer.Exit(1)
+        try:
+            write_file(options.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        except FileError as error:
+            complaints.append(str(error))
+    if not found.is_complete:
+        typer.echo("it broke off: the figures are those of what was moved until then", err=True)
+    for complaint in complaints:
+        typer.secho(f"trunkline: {escape(complaint)}", err=True, fg="red")
+    return complaints
 
 
 def _introducer(options: Options) -> Callable[[dict[str, str]], None]:
@@ -239,15 +231,10 @@ def _request_table(found: RequestRun) -> None:
                 str(len(found.requests)),
                 str(sum(each.input_tokens for each in found.requests)),
                 f"{sum(each.bytes for each in found.requests) / 1e9:.3f}",
-                *(
-                    f"{latency / 1e3:.3f}"
-                    for latency in (
-                        found.latency_avg_us,
-                        found.latency_p50_us,
-                        found.latency_p90_us,
-                        found.latency_p99_us,
-                    )
-                ),
+                _milliseconds(found.latency_avg_us),
+                _milliseconds(found.latency_p50_us),
+                _milliseconds(found.latency_p90_us),
+                _milliseconds(found.latency_p99_us),
                 f"{found.bandwidth_gb_s:.3f}",
                 f"{found.input_tokens_per_s:.0f}",
                 "-" if found.output_tokens_per_s is None else f"{found.output_tokens_per_s:.0f}",
@@ -264,28 +251,17 @@ def _traffic_table(found: TrafficRun) -> None:
                 str(number),
                 size(each.bytes),
                 str(each.senders),
-                f"{each.latency_p50_us / 1e3:.3f}",
-                f"{each.latency_p99_us / 1e3:.3f}",
-                f"{each.isolated_p50_us / 1e3:.3f}",
-                f"{each.isolated_p99_us / 1e3:.3f}",
-                f"{each.slowdown:.2f}",
-                f"{each.bandwidth_gb_s:.3f}",
+                _milliseconds(each.latency_p50_us),
+                _milliseconds(each.latency_p99_us),
+                _milliseconds(each.isolated_p50_us),
+                _milliseconds(each.isolated_p99_us),
+                "-" if each.slowdown is None else f"{each.slowdown:.2f}",
+                "-" if each.bandwidth_gb_s is None else f"{each.bandwidth_gb_s:.3f}",
             )
             for number, each in enumerate(found.patterns, 1)
         ],
     )
 
 
-@contextmanager
-def bar(title: str, options: Options, rank: int) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar at rank 0 where standard error is a terminal."""
-    if options.quiet or rank or not sys.stderr.isatty():
-        yield lambda _, __: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+def _milliseconds(microseconds: float | None) -> str:
+    return "-" if microseconds is None else f"{microseconds / 1e3:.3f}"

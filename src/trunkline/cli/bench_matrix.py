@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trunkline.cli.bench_option import add_settings
+from trunkline.cli.bench_ranks import SHARED, run_ranks
+from trunkline.cli.progress import show_steps
 from trunkline.cli.terminal import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
     from trunkline.bench.matrix import Shape
     from trunkline.bench.options import Options
-    from trunkline.bench.participant import Coordinator
     from trunkline.bench.record import Record
     from trunkline.bench.result import Row
 
-SETTINGS = (
-    "local", "workers", "rank", "benchmark_group", "etcd_endpoints", "timeout", "engine", "backend", "op_type",
-    "num_iter", "warmup_iter", "num_threads", "pipeline_depth", "recreate_xfer", "check_consistency", "seed",
-    "total_buffer_size", "enable_pt", "progress_threads", "device_list", "limit_gbps", "csv", "json", "report", "quiet",
-)  # fmt: skip
-"""The benchmark's settings that this command has, too."""
+_ALIKE = ("num_iter", "warmup_iter", "num_threads", "pipeline_depth", "recreate_xfer")
+"""Settings of the benchmark's that must be the same for all workers, beside those of every such command."""
+
+_NAMED = 8
+"""So many pairs are named; of more it is said how many there are."""
 
 DEFAULTS: dict[str, Any] = {"num_iter": 50, "warmup_iter": 5}
 """Those that are others than the benchmark's."""
@@ -60,8 +62,6 @@ def matrix(
 
 
 def _check(options: Options, shape: Shape) -> None:
-    import numpy as np
-
     from trunkline.bench.ranks import check_run
     from trunkline.errors import ConfigurationError
 
@@ -71,14 +71,12 @@ def _check(options: Options, shape: Shape) -> None:
     if count < 2:
         raise ConfigurationError("a matrix has 2 workers at least: give --local or --workers, and how many there are")
     depth = options.num_threads * options.pipeline_depth
-    check_run(options, np.array([2 * depth * shape.transfer_size] * count, np.int64))
+    check_run(options, [2 * depth * shape.transfer_size] * count)
 
 
 def _run(options: Options, shape: Shape, min_gbps: float) -> None:
     from trunkline.bench.matrix import MatrixWorker
-    from trunkline.bench.ranks import run_worker
     from trunkline.bench.record import Record
-    from trunkline.cli.bench_kv_run import bar
 
     record = Record(options, workload="matrix")
     wrong: list[str] = []
@@ -89,28 +87,22 @@ def _run(options: Options, shape: Shape, min_gbps: float) -> None:
             if first:
                 wrong.append(first)
 
-        with bar("rounds", options, group.rank) as progress:
-            worker = MatrixWorker(group, options, shape, measured=measured, stepping=progress)
+        with show_steps("rounds", is_wanted=not (group.rank or options.quiet)) as bar:
+            worker = MatrixWorker(group, options, shape, measured=measured, stepping=bar.update)
             worker.run(engine, name, _introducer(options))
 
-    facts = {
-        "--block-size": str(shape.block_size),
-        "--batch-size": str(shape.batch_size),
-        "--num-iter": str(options.num_iter),
-        "--warmup-iter": str(options.warmup_iter),
-    }
+    facts = {"--block-size": str(shape.block_size), "--batch-size": str(shape.batch_size)}
     command = ["matrix", *(word for fact in facts.items() for word in fact)]
-    facts |= {
-        f"--{name.replace('_', '-')}": str(getattr(options, name))
-        for name in ("num_threads", "pipeline_depth", "recreate_xfer")
-    }
+    # those that are others by default here than of a sweep must be said
+    command += [word for name in DEFAULTS for word in (f"--{name.replace('_', '-')}", str(getattr(options, name)))]
+    facts |= {f"--{name.replace('_', '-')}": str(getattr(options, name)) for name in _ALIKE}
     complaints: list[str] = []
     is_complete = False
     try:
-        run_worker(options, command, facts, work)
+        run_ranks(options, command, facts, work)
         is_complete = True
     except BaseException as error:
-        record.notes.append(f"broke off: {error or type(error).__name__}")
+        record.break_off(error)
         raise
     finally:
         if record.rows:
@@ -126,16 +118,19 @@ def _conclude(
     from trunkline.bench.matrix import find_outliers
 
     rows = record.rows
-    if "-" not in (options.csv, options.json):
-        _show(rows)
+    if "-" not in (options.csv, options.json, options.report):
+        show(rows, options.size)
     complaints = [
         f"{_pair(row)} moves {row.bandwidth_gb_s:.3f} GB/s, less than {min_gbps:g}"
         for row in rows
         if row.bandwidth_gb_s < min_gbps
     ]
     complaints += [f"wrong bytes: {each}" for each in wrong]
-    record.notes += [*_words(*find_outliers(rows), rows), *complaints]
-    for note in record.notes:
+    notes = [*_words(*find_outliers(rows), rows), *complaints]
+    if not is_complete:
+        notes.insert(0, _missing(rows, options.size))
+    record.notes += notes
+    for note in notes:
         typer.echo(escape(note), err=True)
     for failure in record.write(is_complete=is_complete):
         typer.secho(f"trunkline: {escape(str(failure))}", err=True, fg="red")
@@ -143,12 +138,21 @@ def _conclude(
     return complaints
 
 
+def _missing(rows: Sequence[Row], size: int) -> str:
+    """Return in words how many pairs were measured, and which were not, if they are few."""
+    known = {(row.initiator, row.target) for row in rows}
+    pairs = list(permutations(range(size), 2))
+    left = [f"rank {a} → rank {b}" for a, b in pairs if (a, b) not in known]
+    some = f"; not {', '.join(left)}" if len(left) <= _NAMED else ""
+    return f"{len(known)} of {len(pairs)} pairs were measured{some}"
+
+
 def _introducer(options: Options) -> Callable[[dict[str, str]], None]:
     def introduce(transports: dict[str, str]) -> None:
         those = dict.fromkeys(transports.values())
         for transport in those:
             pairs = [pair.replace("-", " → ") for pair, its in transports.items() if its == transport]
-            some = ", ".join(pairs) if len(pairs) <= 8 else f"{len(pairs)} pairs"
+            some = ", ".join(pairs) if len(pairs) <= _NAMED else f"{len(pairs)} pairs"
             typer.echo(f"{options.engine} over {options.backend}, {escape(transport)}: {some}", err=True)
 
     return (lambda _: None) if options.quiet else introduce
@@ -172,36 +176,36 @@ def _pair(row: Row) -> str:
     return f"rank {row.initiator} → rank {row.target}"
 
 
-def _show(rows: Sequence[Row]) -> None:
-    """Print the map on standard output: GB/s, with colours on a terminal."""
-    from rich.table import Table
+def show(rows: Sequence[Row], size: int) -> None:
+    """Print the map on standard output: GB/s; on a terminal with colours, and in parts that fit its width."""
     from rich.text import Text
 
     from trunkline.cli.table import format_table, make_console
 
     found = {(row.initiator, row.target): row for row in rows}
-    ranks = sorted({rank for pair in found for rank in pair if rank is not None})
     high = max(row.bandwidth_gb_s for row in rows) or 1.0
-    header = ("GB/S from ↓ to →", *(str(rank) for rank in ranks))
+    corner = "GB/S from ↓ to →"
 
     def word(row: Row | None) -> str:
         return "-" if row is None else f"{row.bandwidth_gb_s:.3f}{' !' if row.is_noisy else ''}"
 
     console = make_console()
     if not console.is_terminal:
-        console.print(format_table(header, [(str(a), *(word(found.get((a, b))) for b in ranks)) for a in ranks]))
+        lines = [(str(a), *(word(found.get((a, b))) for b in range(size))) for a in range(size)]
+        console.print(format_table((corner, *map(str, range(size))), lines))
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for title in header:
-        table.add_column(title, justify="right")
-    for initiator in ranks:
-        cells = []
-        for target in ranks:
-            row = found.get((initiator, target))
-            shade = 0 if row is None else min(int(row.bandwidth_gb_s / high * len(SHADES)), len(SHADES) - 1)
-            cells.append(Text(word(row), style="dim" if row is None else f"black on color({SHADES[shade]})"))
-        table.add_row(str(initiator), *cells)
-    console.print(table, soft_wrap=False)
+    width = max(len(word(row)) for row in rows) + 1
+    columns = max(1, (console.width - len(corner)) // width)
+    for start in range(0, size, columns):
+        targets = range(start, min(start + columns, size))
+        console.print(Text(corner + "".join(f"{target:>{width}}" for target in targets), style="bold"))
+        for initiator in range(size):
+            line = Text(f"{initiator:>{len(corner)}}")
+            for row in (found.get((initiator, target)) for target in targets):
+                shade = 0 if row is None else min(int(row.bandwidth_gb_s / high * len(SHADES)), len(SHADES) - 1)
+                line.append(" ")
+                line.append(f"{word(row):>{width - 1}}", "dim" if row is None else f"black on color({SHADES[shade]})")
+            console.print(line)
 
 
-add_settings(matrix, SETTINGS)
+add_settings(matrix, (*SHARED, "op_type", *_ALIKE, "limit_gbps", "csv", "report"))

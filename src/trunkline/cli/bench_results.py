@@ -27,30 +27,6 @@ ReportFile = Annotated[
 ]
 
 
-def write_results(run: Run, name: str, *, json: str | None, csv: str | None, report: str | None) -> None:
-    """Write a run to the files that were asked for.
-
-    Args:
-        run: What was measured.
-        name: What the report calls it.
-        json: Where the run goes as JSON, if anywhere.
-        csv: Where its rows go as CSV.
-        report: Where a page of it goes.
-
-    Raises:
-        FileError: One can't be written; the others were written if they come before it in this order.
-    """
-    from trunkline.bench.formats import write
-    from trunkline.bench.report import write_report
-
-    if json is not None:
-        write(run, json, "json")
-    if csv is not None:
-        write(run, csv, "csv")
-    if report is not None:
-        write_report({name: run}, report)
-
-
 def import_(
     log: Annotated[str, typer.Argument(metavar="LOG", help="What NIXLBench printed; - is standard input.")],
     json: JsonFile = None,
@@ -60,13 +36,21 @@ def import_(
     """Read the text that NVIDIA's NIXLBench prints, and write it as results; as JSON to standard output by default."""
     from trunkline.bench.formats.file import read_file
     from trunkline.bench.formats.nixlbench import import_nixlbench
+    from trunkline.bench.record import write_files
+    from trunkline.cli.terminal import escape
 
     run = import_nixlbench(read_file(log).decode(errors="replace"), log)
     for note in run.notes:
         typer.echo(f"note: {note}", err=True)
     if json is csv is report is None:
         json = "-"
-    write_results(run, Path(log).name, json=json, csv=csv, report=report)
+    if [json, csv, report].count("-") > 1:
+        raise typer.BadParameter("only one of --json, --csv and --report can go to standard output")
+    failures = write_files(run, Path(log).name, csv=csv or "", json=json or "", report=report or "")
+    for failure in failures:
+        typer.secho(f"trunkline: {escape(str(failure))}", err=True, fg="red")
+    if failures:
+        raise typer.Exit(1)
 
 
 def report(
@@ -103,12 +87,17 @@ def compare(
     """
     from trunkline.bench.compare import compare as compare_runs
     from trunkline.bench.formats import read
-    from trunkline.bench.result import SETTINGS
+    from trunkline.bench.result import SETTINGS, find_flaws
+    from trunkline.cli.terminal import escape
 
     ignored = [name.replace("-", "_") for name in ignore or ()]
     if unknown := sorted(set(ignored) - set(SETTINGS)):
         raise typer.BadParameter(f"{', '.join(unknown)}: settings are {', '.join(SETTINGS)}", param_hint="--ignore")
-    found = compare_runs(read(before), read(after), ignored=ignored)
+    runs = read(before), read(after)
+    for path, run in zip((before, after), runs, strict=True):
+        for flaw in find_flaws(run):
+            typer.echo(escape(f"{path}: {flaw}"), err=True)
+    found = compare_runs(*runs, ignored=ignored)
     if as_json:
         _print_json(found, ignored)
     else:
@@ -127,6 +116,8 @@ def _read_all(paths: Iterable[str]) -> dict[str, Run]:
     from trunkline.bench.formats import read
 
     listed = list(paths)
+    if len(set(listed)) < len(listed):
+        raise typer.BadParameter("a file is given twice: each is compared with the first", param_hint="JSON")
     names = [Path(path).name for path in listed]
     titles = names if len(set(names)) == len(names) else listed
     return {title: read(path) for title, path in zip(titles, listed, strict=True)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -14,19 +13,19 @@ from trunkline.bench.record import Record
 from trunkline.bench.roles import assign_roles
 from trunkline.bench.session import find_rank, run_session
 from trunkline.bench.table import LEGEND, Table
+from trunkline.cli.progress import show_steps
 from trunkline.cli.terminal import escape
 from trunkline.errors import GroupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.progress import Progress, TaskID
-
     from trunkline.bench.options import Options
     from trunkline.bench.plan import Step
     from trunkline.bench.result import Row
     from trunkline.bench.roles import Roles
     from trunkline.bench.team import Introduction, Link
+    from trunkline.cli.progress import StepBar
 
 
 def run_on_terminal(options: Options) -> None:
@@ -40,24 +39,25 @@ def run_on_terminal(options: Options) -> None:
     if not options.quiet:
         for text in ignored_options(options):
             _say(text)
+        if not options.local and not options.is_storage:
+            group = f"{options.size} workers of group {options.benchmark_group!r}"
+            _say(f"waiting for {group}, {options.timeout:g} s at most")
     record = Record(options)
     is_complete = False
     try:
-        with _progress(options) as progress:
-            run_session(options, Screen(options, record, progress))
+        is_first = options.is_storage or find_rank(options) in (0, None)
+        with show_steps("steps", is_wanted=is_first and not options.quiet) as bar:
+            run_session(options, Screen(options, record, bar))
         is_complete = True
         if record.notes and not options.quiet:
             _say("\n".join(record.notes))
     except GroupError as error:
         if options.quiet:
             raise typer.Exit(1) from error
-        record.notes.append(f"broke off: {error}")
+        record.break_off(error)
         raise
-    except KeyboardInterrupt:
-        record.notes.append("broke off: it was interrupted")
-        raise
-    except Exception as error:
-        record.notes.append(f"broke off: {error}")
+    except BaseException as error:
+        record.break_off(error)
         raise
     finally:
         failures = record.write(is_complete=is_complete) if record.rows else []
@@ -70,11 +70,10 @@ def run_on_terminal(options: Options) -> None:
 class Screen:
     """Listens to a run and shows it."""
 
-    def __init__(self, options: Options, record: Record, progress: Progress | None) -> None:
+    def __init__(self, options: Options, record: Record, bar: StepBar) -> None:
         self._options = options
         self._record = record
-        self._progress = progress
-        self._task: TaskID | None = None
+        self._bar = bar
         roles = assign_roles(options)
         self._table = Table(
             has_pairs=len(roles.pairs) > len(roles.teams),
@@ -101,12 +100,7 @@ class Screen:
 
     def stepping(self, step: Step, count: int) -> None:
         """Show which step runs."""
-        if self._progress is None:
-            return
-        text = f"{step.block_size:,} B × {step.batch_size}"
-        if self._task is None:
-            self._task = self._progress.add_task(text, total=count)
-        self._progress.update(self._task, completed=step.number, description=text, refresh=True)
+        self._bar.update(step.number, count, f"{step.block_size:,} B × {step.batch_size}")
 
     def measured(self, row: Row) -> None:
         """Keep and print a row."""
@@ -146,26 +140,6 @@ def _roles_lines(options: Options, workers: list[Introduction], roles: Roles, li
         else:
             what = f"target of {', '.join(str(each) for each in roles.initiators_of(worker.rank))}"
         yield f"{where}: {what}"
-
-
-@contextlib.contextmanager
-def _progress(options: Options) -> Iterator[Progress | None]:
-    """Show a bar where standard error is a terminal, and the table does not go to another."""
-    if options.quiet or not sys.stderr.isatty() or find_rank(options) not in (0, None):
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns,
-        console=Console(stderr=True, highlight=False),
-        redirect_stdout=sys.stdout.isatty(),
-        transient=True,
-        auto_refresh=False,  # by a thread that would take its time from what is measured
-    ) as progress:
-        yield progress
 
 
 def _print(line: str) -> None:

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from trunkline.errors import TrunklineError
     from trunkline.store.contract import WatchEvent
 
-MAX_KEYS = 65_536
-"""Keys of an inbox that are kept."""
+MAX_KEYS = 131_072
+"""Keys that are kept of an inbox, which may hold 64 messages of each of 1,023 others; and of releases."""
 
 
 class Seat(NamedTuple):
@@ -176,6 +176,10 @@ class Board:
             rank=self.rank,
         )
 
+    def lose_seat(self) -> None:
+        """Note that this worker's keys are gone."""
+        self._is_seatless = True
+
     @property
     def is_failed(self) -> bool:
         """Whether the run has ended badly."""
@@ -235,6 +239,7 @@ class Board:
         if kind == "release":
             if number >> self.rank & 1:
                 self._releases[number] = _Delivery(entry.lease, decode_parcel(entry.key, entry.value))
+                self._bound(len(self._releases), self.key.prefix)
         elif kind == "seat" and (not self.members or self._is_member(number, entry.lease)):
             self._take_seat(number, Seat(entry.lease, decode_seat(entry.key, entry.value)))
         elif kind == "failed" and self._is_member(number, entry.lease) and not self.is_failed:
@@ -275,7 +280,7 @@ class Board:
     def _vacate(self, rank: int) -> None:
         del self.seats[rank]
         if rank == self.rank:
-            self._is_seatless = True
+            self.lose_seat()
         elif not self.members:
             self._left.discard(rank)
         elif rank not in self._left:
@@ -301,10 +306,12 @@ class Board:
             self._messages[first, second] = _Delivery(entry.lease, decode_parcel(entry.key, entry.value))
         elif kind == "receipt" and first is not None:
             self.receipts[first] = decode_parcel(entry.key, entry.value).number
-        if len(self._arrivals) + len(self._messages) + len(self.receipts) > MAX_KEYS:
+        self._bound(len(self._arrivals) + len(self._messages) + len(self.receipts), self.key.inbox(self.rank))
+
+    def _bound(self, count: int, prefix: str) -> None:
+        if count > MAX_KEYS:
             raise MetadataDecodeError(
-                f"there are more than {MAX_KEYS} keys under {self.key.inbox(self.rank)}: another program writes there",
-                key=entry.key,
+                f"there are more than {MAX_KEYS} keys under {prefix}: another program writes there", key=prefix
             )
 
     def _parts(self, key: str) -> tuple[str, int | None, int | None, int | None]:

@@ -107,6 +107,7 @@ class Collectives:
             StoreError: The store failed.
         """
         if len(ranks) == 1:
+            self._link.write((), deadline)  # who has lost its seat must not go on as if nothing had been
             return call.combine({self._link.rank: content})
         mask = mask_of(ranks)
         with self._turn(mask, call, deadline):
@@ -129,6 +130,8 @@ class Collectives:
             self._states[mask] = _State(made=state.made)
         if release.error:
             raise CollectiveMismatchError(release.error, group=self._link.key.group.name, ranks=tuple(ranks))
+        if release.call != call.name:  # of an earlier call of ours that ran out of time: its result is not this one's
+            raise self._mismatch({self._link.rank: call.name, ranks[0]: release.call})
         return result
 
     def _round(
@@ -157,8 +160,6 @@ class Collectives:
         release = link.wait(look, deadline)
         if release is None:
             raise self._overdue(call, self._missing_at(hub, mask, number, ranks), ranks, deadline)
-        if release.call != call.name and not release.error:
-            raise self._mismatch({link.rank: call.name, hub: release.call})
         return release
 
     def _lead(
@@ -239,6 +240,8 @@ class Collectives:
 
     def _missing_at(self, hub: int, mask: int, number: int, ranks: Sequence[int]) -> list[int]:
         """Return who has not come, as far as the hub's inbox shows; the hub itself if all others have."""
+        if self._link.board.outage:
+            return []  # asking would only make the call later still
         key = self._link.key
         prefix = key.arrival(hub, mask, 0).removesuffix("0")
         arrived = {hub}

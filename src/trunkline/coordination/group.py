@@ -64,7 +64,8 @@ class Group:
     :class:`~trunkline.errors.DeadlineError`, which names who is missing, and may be made again.
 
     As a context manager it leaves at the end; if an exception ends the block, the others are told why (:meth:`fail`).
-    Any thread may use it; while one is in a collective, another one's of the same workers waits.
+    Any thread may use it; while one is in a collective, another one's of the same workers waits. After a
+    KeyboardInterrupt in one of its calls it can only be left. A forked child is no worker.
 
     Args:
         name: The group's. Runs of one name follow each other: what one leaves behind when it crashes is waited for
@@ -88,6 +89,7 @@ class Group:
         DeadlineError: Workers did not come; ``context["ranks"]`` are theirs.
         GroupFullError: Others have the seats, or the one asked for.
         GroupSizeError: Others were started for another size.
+        GroupError: A worker died as the run began, or this one's lease is gone.
         StoreError: The store failed.
     """
 
@@ -185,7 +187,8 @@ class Group:
             numbers = [decode_number(content, f"{name}: rank {rank}") for rank, content in contents.items()]
             return encode_value(reduce_numbers(numbers, op), name)
 
-        result = self._meet(Call(name, combine, (root,)), encode_value(value, name), ranks, timeout, root)
+        number = float(value) if isinstance(value, float) else value  # numpy's are floats too
+        result = self._meet(Call(name, combine, (root,)), encode_value(number, name), ranks, timeout, root)
         return decode_value(result, name) if self.rank == root else None
 
     def gather(
@@ -235,14 +238,18 @@ class Group:
             timeout: Seconds; None to wait for ever.
 
         Raises:
-            ConfigurationError: There is no such other worker, or it is too much.
+            ConfigurationError: There is no such other worker, it is too much, or no bytes.
             DeadlineError: It does not receive.
             GroupError: A worker died or gave up, or that one left; or this one's lease is gone.
             StoreError: The store failed.
         """
         self._check_usable()
         self._check_other(rank, "send")
-        self._mailbox.send(rank, bytes(data), self._deadline(timeout))
+        try:
+            content = bytes(memoryview(data))  # bytes(3) would be three zeros
+        except TypeError as error:
+            raise ConfigurationError(f"send to rank {rank}: a {type(data).__name__} is not bytes") from error
+        self._mailbox.send(rank, content, self._deadline(timeout))
 
     def recv(self, rank: int, *, timeout: Timeout = DEFAULT) -> bytes:
         """Return the next bytes that another worker sent.
@@ -358,10 +365,10 @@ class Group:
 
 
 def _listed(contents: Mapping[int, bytes]) -> bytes:
-    size = sum(map(len, contents.values()))
-    if size > MAX_CONTENT_SIZE:
-        raise ConfigurationError(f"the values have {size} bytes together; at most {MAX_CONTENT_SIZE} can be sent")
-    return pack_list(list(contents.values()))
+    data = pack_list(list(contents.values()))
+    if len(data) > MAX_CONTENT_SIZE:
+        raise ConfigurationError(f"the values have {len(data)} bytes together; at most {MAX_CONTENT_SIZE} can be sent")
+    return data
 
 
 def _values(data: bytes, what: str) -> list[Any]:
@@ -370,6 +377,9 @@ def _values(data: bytes, what: str) -> list[Any]:
 
 
 def _check(size: int, rank: int | None, ttl: float) -> None:
+    for what, number in (("size", size), ("rank", rank)):
+        if number is not None and type(number) is not int:
+            raise ConfigurationError(f"{what}={number!r} is a {type(number).__name__}, not an int", **{what: number})
     if not 1 <= size <= MAX_WORKERS:
         raise ConfigurationError(f"a group of {size} workers: from 1 to {MAX_WORKERS} are possible", size=size)
     if rank is not None and not 0 <= rank < size:

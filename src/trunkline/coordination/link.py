@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trunkline.clock import Clock, Deadline
     from trunkline.coordination.key import RunKey
+    from trunkline.errors import SeatLostError
     from trunkline.store.contract import Lease, Operation, Snapshot, Store
 
 Found = TypeVar("Found")
@@ -124,10 +125,10 @@ class Link:
         except StoreRequestError as error:  # a lease that has run out a moment ago, and its keys are there yet
             found, _ = self.store.get(seat, timeout=deadline.remaining())
             if found is None:
-                raise self.board.seat_lost() from error
+                raise self._seat_lost() from error
             raise
         if not result.succeeded and not result.reads[0]:
-            raise self.board.seat_lost()
+            raise self._seat_lost()
         return result.succeeded
 
     def read_inbox(self, deadline: Deadline) -> None:
@@ -140,6 +141,11 @@ class Link:
         self._run.close()
         self._inbox.close()
         self._wake.set()
+
+    def _seat_lost(self) -> SeatLostError:
+        """Note what a write found out ahead of the watch, for all threads."""
+        self.change(lambda board: board.lose_seat())
+        return self.board.seat_lost()
 
     def _read(self) -> bool:
         """Have the board take all events that are there; return whether there were any."""

@@ -11,17 +11,17 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from trunkline.clock import Deadline
 from trunkline.coordination.chunks import read_chunks, write_chunks
 from trunkline.coordination.record import INLINE_SIZE, MAX_CONTENT_SIZE, Parcel, encode_parcel
 from trunkline.errors import ConfigurationError, DeadlineError, GroupError
 from trunkline.store.contract import Delete, Put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from trunkline.clock import Deadline
     from trunkline.coordination.board import Board
-    from trunkline.coordination.link import Link
+    from trunkline.coordination.link import Found, Link
 
 WINDOW = 64
 """Messages that one worker may send to another before the first is received."""
@@ -66,13 +66,14 @@ class Mailbox:
             lease = link.board.members[rank]
             is_large = len(data) > INLINE_SIZE
             chunks = link.key.message_chunks(link.rank, rank)
-            if is_large:
-                write_chunks(link, f"{chunks}{number}/", data, deadline, lease=lease, peer=rank)
-            parcel = Parcel(number, _CALL, size=len(data)) if is_large else Parcel(number, _CALL, data)
-            put = Put(link.key.message(rank, link.rank, number), encode_parcel(parcel), lease)
-            is_written = link.write((put,), deadline, peer=rank)
-            if is_large or not is_written:  # if that worker has gone the watch tells how
-                self._wait_for_receipt(rank, number, deadline)
+            if not self._is_received(rank, number):  # by a call that failed afterwards
+                if is_large:
+                    write_chunks(link, f"{chunks}{number}/", data, deadline, lease=lease, peer=rank)
+                parcel = Parcel(number, _CALL, size=len(data)) if is_large else Parcel(number, _CALL, data)
+                put = Put(link.key.message(rank, link.rank, number), encode_parcel(parcel), lease)
+                is_written = link.write((put,), deadline, peer=rank)
+                if is_large or not is_written:  # if that worker has gone the watch tells how
+                    self._wait_for_receipt(rank, number, deadline)
             if is_large:
                 link.write((Delete(chunks, prefix=True),), deadline)
             self._sent[rank] = number + 1
@@ -119,15 +120,15 @@ class Mailbox:
                 board.check((rank,))
             return found
 
-        try:
-            found = self._link.wait(look, deadline)
-        except GroupError:
-            # The watch of who is there may be ahead of the inbox's: it may have been sent before.
-            self._link.read_inbox(deadline)
-            found = self._link.wait(look, deadline)
+        found = self._wait(look, deadline)
         if found is None:
             raise self._overdue("recv from", rank, deadline)
         return found
+
+    def _is_received(self, rank: int, number: int) -> bool:
+        """Return whether a worker is known to have received a message."""
+        now = Deadline(0)
+        return self._link.wait(lambda board: board.receipts.get(rank, -1) >= number or None, now) is not None
 
     def _wait_for_receipt(self, rank: int, number: int, deadline: Deadline) -> None:
         """Wait until a worker has received a message."""
@@ -138,8 +139,19 @@ class Mailbox:
             board.check((rank,))
             return None
 
-        if self._link.wait(look, deadline) is None:
+        if self._wait(look, deadline) is None:
             raise self._overdue("send to", rank, deadline)
+
+    def _wait(self, look: Callable[[Board], Found | None], deadline: Deadline) -> Found | None:
+        """Wait for something in the inbox; if the run ends, see whether it had come before.
+
+        The watch of who is there may be ahead of the inbox's.
+        """
+        try:
+            return self._link.wait(look, deadline)
+        except GroupError:
+            self._link.read_inbox(deadline)
+            return self._link.wait(look, deadline)
 
     def _overdue(self, what: str, rank: int, deadline: Deadline) -> DeadlineError:
         board = self._link.board

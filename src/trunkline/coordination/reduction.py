@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from trunkline.errors import ConfigurationError
@@ -28,10 +29,10 @@ def check_number(value: object, reduction: str) -> None:
 
 
 def reduce_numbers(values: Sequence[int | float], reduction: str) -> int | float:
-    """Reduce numbers: exactly where all are integers, and the same whatever their order. One that is NaN makes it NaN.
+    """Reduce numbers: exactly, and rounded once where the result is a float. One that is NaN makes it NaN.
 
     Raises:
-        ConfigurationError: The sum is too large for a float.
+        ConfigurationError: The result is too large for a float, or infinities of both signs have none.
     """
     if any(math.isnan(value) for value in values):
         return math.nan
@@ -40,9 +41,15 @@ def reduce_numbers(values: Sequence[int | float], reduction: str) -> int | float
             return min(values)
         case "max":
             return max(values)
+    if reduction == "sum" and all(isinstance(value, int) for value in values):
+        return sum(values)
+    infinities = {value for value in values if math.isinf(value)}
+    if len(infinities) == 1:
+        return infinities.pop()
     try:
-        is_whole = all(isinstance(value, int) for value in values)
-        total: int | float = sum(values) if is_whole else math.fsum(values)
-        return total if reduction == "sum" else total / len(values)
-    except (OverflowError, ValueError) as error:  # what fsum says of a sum beyond floats, and of inf - inf
-        raise ConfigurationError(f"reduce: the {reduction} of these numbers is no float: {error}") from error
+        total = sum(map(Fraction, values))
+        return float(total if reduction == "sum" else total / len(values))
+    except OverflowError as error:
+        raise ConfigurationError(
+            f"reduce: the {reduction} of these numbers is no float: too large, or of infinities of both signs"
+        ) from error

@@ -24,9 +24,10 @@ from trunkline.clock import Clock, Deadline
 from trunkline.coordination.key import GroupKey, RunKey, parse_number
 from trunkline.coordination.link import Link
 from trunkline.coordination.record import RunRecord, SeatRecord, decode_run, decode_seat, encode_record
-from trunkline.errors import DeadlineError, GroupFullError, GroupSizeError
+from trunkline.errors import DeadlineError, GroupFullError, GroupSizeError, SeatLostError, StoreRequestError
 from trunkline.process import is_gone, local_process
 from trunkline.store.contract import (
+    NO_LEASE,
     Changed,
     Delete,
     Get,
@@ -99,6 +100,7 @@ class Rendezvous:
             GroupSizeError: A run of another size lives.
             DeadlineError: Workers are missing.
             SeatLostError: The lease is gone.
+            GroupError: A worker died or gave up as the run began.
             MetadataDecodeError: Another program has been at the keys.
             StoreError: The store failed.
         """
@@ -178,7 +180,8 @@ class Rendezvous:
 
     def _revoke_dead(self, sight: _Sight) -> bool:
         """Revoke the leases of workers that are provably gone; return whether there were any."""
-        dead = [seat for seat in sight.seats.values() if is_gone(decode_seat(seat.key, seat.value).process)]
+        leased = [seat for seat in sight.seats.values() if seat.lease != NO_LEASE]  # all that workers write
+        dead = [seat for seat in leased if is_gone(decode_seat(seat.key, seat.value).process)]
         for seat in dead:
             _log.info("%s: its process has ended: its lease is revoked", seat.key)
             self.store.revoke(seat.lease, timeout=self.deadline.remaining())
@@ -234,7 +237,8 @@ class Rendezvous:
             if board.is_dissolved:
                 return "dissolved"
             is_founder = board.run is not None and board.run.founder == self.lease.id
-            return "complete" if is_founder and not is_marked and len(board.seats) == self.size else None
+            is_complete = all(rank in board.seats for rank in range(self.size))
+            return "complete" if is_founder and not is_marked and is_complete else None
 
         while True:
             state = link.wait(look, self.deadline)
@@ -259,7 +263,7 @@ class Rendezvous:
         )
 
     def _report_missing(self, link: Link) -> NoReturn:
-        present = sorted(link.board.seats)
+        present = [rank for rank in range(self.size) if rank in link.board.seats]
         missing = [rank for rank in range(self.size) if rank not in link.board.seats]
         elapsed = self.deadline.elapsed
         state = f" The store can't be reached: {link.board.outage}." if link.board.outage else ""
@@ -282,7 +286,17 @@ class Rendezvous:
         return Put(key.seat(rank), encode_record(SeatRecord(local_process())), self.lease.id)
 
     def _transact(self, transaction: Transaction) -> TransactionResult:
-        return self.store.transact(transaction, timeout=self.deadline.remaining())
+        try:
+            return self.store.transact(transaction, timeout=self.deadline.remaining())
+        except StoreRequestError as error:
+            if self.store.time_to_live(self.lease.id, timeout=self.deadline.remaining()) is not None:
+                raise
+            raise SeatLostError(
+                f"group {self.group.name!r} at {self.store.url}: this worker's lease ran out or was revoked in the "
+                f"{self.deadline.elapsed:.1f} s that it waited for a seat. Join again",
+                group=self.group.name,
+                url=self.store.url,
+            ) from error
 
 
 def _concerns(event: WatchEvent, run: str, key: RunKey) -> bool:

@@ -22,8 +22,8 @@ def run(seed: int, seconds: float) -> None:
 
 
 @pytest.mark.usefixtures("transport")
-def test_ten_seconds_of_stress() -> None:
-    run(3, 10)
+def test_five_seconds_of_stress() -> None:
+    run(3, 5)
 
 
 @pytest.mark.soak

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,3 +169,14 @@ def children_of(pid: int) -> list[int]:
 
 def command_of(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_without_a_store_the_one_that_nobody_named_is_not_waited_for(bench: Bench) -> None:
+    """The default endpoint's port is free on a machine that runs tests; a longer timeout is not used up."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("localhost", 2379)) == 0:
+            pytest.skip("an etcd runs at the default endpoint")
+    found = bench.commands.run("bench", "--timeout", 600)
+    assert found.returncode == 1
+    assert "waiting for 2 workers of group 'default', 600 s at most" in found.stderr
+    assert "--local 2 to start two workers and an etcd on this machine" in found.stderr

@@ -67,7 +67,7 @@ def test_a_taker_that_was_interrupted_goes_on_where_it_was(commands: Commands, t
     take_again(commands, tmp_path, source)
 
 
-@pytest.mark.parametrize("transport", ["default", "tcp"])
+@pytest.mark.parametrize("transport", ["default", pytest.param("tcp", marks=pytest.mark.soak)])
 def test_an_offerer_that_was_killed_leaves_no_half_file(
     commands: Commands, tmp_path: Path, source: Path, transport: str
 ) -> None:

@@ -44,6 +44,35 @@ def test_a_stopped_worker_is_lost_to_the_others_and_knows_it_when_it_runs_on(cre
     assert crew.keys() == []
 
 
+def test_a_worker_stopped_in_a_collective_does_not_end_it_once_it_counts_as_dead(crew: Crew) -> None:
+    hub, second = crew.start(2)
+    hub.send("reduce", value=1)
+    crew.until_keys("/seat/", 2)
+    hub.stop()
+    found = ask([second], "reduce", value=2)[0]  # the hub has all that it waits for, but does not run
+    assert found["error"] == "WorkerLostError"
+    hub.resume()
+    found = hub.outcome()
+    assert found["error"] in {"SeatLostError", "GroupFailedError"}
+    assert [hub.leave(), second.leave()] == [0, 0]
+    assert crew.keys() == []
+
+
+def test_a_lease_that_runs_out_after_a_restart_of_etcd_is_lost(crew: Crew) -> None:
+    first, second = crew.start(2)
+    first.send("barrier")
+    second.stop()
+    crew.server.kill()
+    crew.server.start()
+    found = first.outcome()
+    assert found["error"] == "WorkerLostError"
+    assert found["context"]["ranks"] == [1]
+    second.resume()
+    assert ask([second], "barrier")[0]["error"] in {"SeatLostError", "GroupFailedError"}
+    assert [first.leave(), second.leave()] == [0, 0]
+    assert crew.keys() == []
+
+
 def test_a_barrier_goes_on_over_a_restart_of_etcd(crew: Crew) -> None:
     first, second, third = crew.start(3)
     first.send("barrier")
@@ -62,12 +91,17 @@ def test_a_barrier_goes_on_over_a_restart_of_etcd(crew: Crew) -> None:
 
 
 def test_a_deadline_holds_while_etcd_is_away(crew: Crew) -> None:
-    first, second = crew.start(2, ttl=30)
+    first, second, third = crew.start(3, ttl=30)
     first.send("barrier", timeout=3)
     second.send("recv", rank=0, timeout=3)
-    crew.until_keys("/seat/", 2)
+    crew.until_keys("/seat/", 3)
     crew.server.kill()
+    third.send("barrier", timeout=3)
     try:
+        found = third.outcome()  # it has something to write
+        assert found["error"] == "StoreUnavailableError"
+        assert "is etcd running and reachable there?" in found["text"]
+        assert 3 <= found["elapsed"] < 10
         for member in (first, second):
             found = member.outcome()
             assert found["error"] == "DeadlineError"
@@ -75,7 +109,8 @@ def test_a_deadline_holds_while_etcd_is_away(crew: Crew) -> None:
             assert 3 <= found["elapsed"] < 10
     finally:
         crew.server.start()
-    assert [each["value"] for each in ask([first, second], "allgather", value=1)] == [[1, 1]] * 2
+    gathered = ask([first, second, third], "allgather", value=1)
+    assert [each.get("value") for each in gathered] == [[1, 1, 1]] * 3
 
 
 def test_the_next_run_of_a_crashed_one_begins_at_once_on_the_same_machine(crew: Crew) -> None:
@@ -111,7 +146,7 @@ def test_the_founder_dies_before_all_are_there(crew: Crew) -> None:
 
 def test_too_many_workers(crew: Crew) -> None:
     members = crew.start(2)
-    (late,) = crew.launch(2, -1, timeout=5)
+    (late,) = crew.launch(2, -1, timeout=3)
     found = late.outcome()
     assert found["error"] == "GroupFullError"
     assert f"rank 0: pid {members[0].process.pid} on " in found["text"]
@@ -128,11 +163,11 @@ def test_a_newcomer_waits_for_the_run_before(crew: Crew) -> None:
 
 
 def test_a_missing_worker(crew: Crew) -> None:
-    (lonely,) = crew.launch(2, 1, timeout=5)
+    (lonely,) = crew.launch(2, 1, timeout=3)
     found = lonely.outcome()
     assert found["error"] == "DeadlineError"
     assert found["context"]["ranks"] == [0]
-    assert 5 <= found["elapsed"] < 20
+    assert 3 <= found["elapsed"] < 20
     assert lonely.leave() == 0
     assert crew.keys() == []
 

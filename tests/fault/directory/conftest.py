@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.fault.directory.fleet import Fleet, wipe
+from tests.fault.versions import every_etcd
 
-from trunkline.testing.etcd import EtcdServer, etcd_binaries
+from trunkline.testing.etcd import EtcdServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-@pytest.fixture(scope="module", params=etcd_binaries(), ids=lambda path: path.parent.name)
+@pytest.fixture(scope="module", params=every_etcd())
 def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
     """An etcd of each version, for the tests of a module one after the other."""
     binary: Path = request.param

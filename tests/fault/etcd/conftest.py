@@ -6,13 +6,14 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from tests.fault.versions import every_etcd
 
 from trunkline.errors import StoreUnavailableError
 from trunkline.etcd.client import EtcdClient
 from trunkline.etcd.config import EtcdConfig
 from trunkline.etcd.request import prefix_end
 from trunkline.etcd.value import Change, Listing
-from trunkline.testing.etcd import EtcdServer, etcd_binaries
+from trunkline.testing.etcd import EtcdServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +88,7 @@ class Reader:
         self._thread.join(30)
 
 
-@pytest.fixture(params=etcd_binaries(), ids=lambda path: path.parent.name)
+@pytest.fixture(params=every_etcd())
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdServer]:
     binary: Path = request.param
     with EtcdServer(tmp_path / "etcd", binary=binary).start() as running:

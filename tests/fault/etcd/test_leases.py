@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.fault.etcd.conftest import connect
+from tests.fault.versions import every_etcd
 
-from trunkline.testing.etcd import EtcdCluster, EtcdServer, etcd_binaries
+from trunkline.testing.etcd import EtcdCluster, EtcdServer
 from trunkline.testing.proxy import TcpProxy
 from trunkline.testing.waiting import eventually
 
@@ -53,7 +54,7 @@ class Leases:
         assert all(self._client.time_to_live(lease.id, timeout=30) is not None for lease in self._leases)
 
 
-@pytest.fixture(params=etcd_binaries(), ids=lambda path: path.parent.name)
+@pytest.fixture(params=every_etcd())
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EtcdCluster]:
     with EtcdCluster(tmp_path, request.param) as running:
         yield running

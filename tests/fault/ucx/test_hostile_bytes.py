@@ -30,9 +30,8 @@ def run_mutants(what: str, seed: int, count: int, **environment: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["address", "key"])
-@pytest.mark.parametrize("seed", range(2))
-def test_two_thousand_mutants_kill_nobody(what: str, seed: int) -> None:
-    run_mutants(what, seed, 1000)
+def test_a_thousand_mutants_kill_nobody(what: str) -> None:
+    run_mutants(what, 0, 1000)
 
 
 @pytest.mark.parametrize("environment", [{"UCX_TLS": "tcp"}, {"UCX_ADDRESS_VERSION": "v2"}], ids=str)

@@ -1,7 +1,7 @@
 """A real browser without a window: what it shows of a page, and what it measured there.
 
-The page is opened in a frame as wide as the screen that is meant, since a browser's own window has a least width. The
-document around it reads the frame and writes what it found into itself, which the browser prints.
+Pages are opened in frames as wide as the screens that are meant, since a browser's own window has a least width. The
+document around them reads the frames and writes what it found into itself, which the browser prints.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import json
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -26,12 +27,18 @@ _FLAGS = (
 )  # fmt: skip
 
 _AROUND = """<!doctype html><meta charset="utf-8"><style>body{margin:0}iframe{border:0;display:block}</style>
-<iframe id="frame" style="width:WIDTHpx;height:HEIGHTpx"></iframe><pre id="found" hidden></pre>
+<pre id="found" hidden></pre>
 <script>
-const frame = document.getElementById("frame");
-frame.onload = () => {
+const cases = CASES;
+const frames = cases.map(({page, width, height}) => {
+  const frame = document.createElement("iframe");
+  Object.assign(frame.style, {width: `${width}px`, height: `${height}px`});
+  frame.srcdoc = page;
+  return document.body.appendChild(frame);
+});
+const measure = (frame, {width, is_open}) => {
   const page = frame.contentDocument, root = page.documentElement;
-  for (const each of page.querySelectorAll("details")) each.open = OPEN;
+  for (const each of page.querySelectorAll("details")) each.open = is_open;
   const box = (each) => each.getBoundingClientRect();
   const place = (svg) => (text) => {
     const {left, right, top, bottom} = box(text), outer = box(svg);
@@ -51,8 +58,8 @@ frame.onload = () => {
   const written = [...page.querySelectorAll("body *:not(title, desc)")].filter(
     (each) => [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
   const wide = [...page.querySelectorAll("main *")].filter(
-    (each) => !each.closest(".scroll") && !each.closest("svg") && box(each).right > WIDTH + 0.5);
-  document.getElementById("found").textContent = btoa(unescape(encodeURIComponent(JSON.stringify({
+    (each) => !each.closest(".scroll") && !each.closest("svg") && box(each).right > width + 0.5);
+  return {
     scroll_width: root.scrollWidth, scroll_height: root.scrollHeight, text: page.body.innerText, texts,
     wide: wide.map((each) => each.outerHTML.slice(0, 120)),
     loaded: frame.contentWindow.performance.getEntriesByType("resource").map((each) => each.name),
@@ -65,15 +72,34 @@ frame.onload = () => {
     dark: frame.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches,
     background: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
     colour: frame.contentWindow.getComputedStyle(page.body).color,
-  }))));
+  };
 };
-frame.srcdoc = PAGE;
+window.onload = () => {
+  const found = frames.map((frame, number) => measure(frame, cases[number]));
+  document.getElementById("found").textContent = btoa(unescape(encodeURIComponent(JSON.stringify(found))));
+};
 </script>"""
 
 
 def find_browser() -> str | None:
     """Return the program, None where there is none."""
     return next((found for found in map(shutil.which, PROGRAMS) if found), None)
+
+
+class View(NamedTuple):
+    """A page as somebody sees it.
+
+    Attributes:
+        page: HTML.
+        width: Of the frame, in pixels.
+        height: The same.
+        is_open: Whether all details are shown.
+    """
+
+    page: str
+    width: int
+    height: int = 900
+    is_open: bool = False
 
 
 class Browser:
@@ -83,40 +109,33 @@ class Browser:
         self._program = program
         self._directory = directory
 
-    def measure(self, page: str, width: int, *, is_dark: bool = False, is_open: bool = False) -> dict[str, Any]:
-        """Return what the page is like in a frame of that width: see the script above.
+    def measure(self, views: Sequence[View], *, is_dark: bool = False) -> list[dict[str, Any]]:
+        """Return what each page is like in its frame: see the script above.
 
         Args:
-            page: HTML.
-            width: Of the frame, in pixels.
-            is_dark: Whether its reader prefers dark pages.
-            is_open: Whether all details are shown.
+            views: Of pages; all are opened at once.
+            is_dark: Whether their reader prefers dark pages.
         """
-        around = self._around(page, width, 900, is_open=is_open)
-        text = self._run("--dump-dom", *_scheme(is_dark=is_dark), around.as_uri())
+        text = self._run("--dump-dom", *_scheme(is_dark=is_dark), self._around(views).as_uri())
         found = re.search(r'<pre id="found" hidden="">([^<]*)</pre>', text)
         assert found is not None, text[:2000]
-        assert found[1], "the page was not loaded"
-        measured: dict[str, Any] = json.loads(base64.b64decode(html.unescape(found[1])))
+        assert found[1], "the pages were not loaded"
+        measured: list[dict[str, Any]] = json.loads(base64.b64decode(html.unescape(found[1])))
         return measured
 
-    def take_screenshot(
-        self, page: str, width: int, path: Path, *, height: int = 2400, is_dark: bool = False, is_open: bool = False
-    ) -> None:
-        """Write what a frame of that size shows as PNG."""
-        around = self._around(page, width, height, is_open=is_open)
-        size = f"--window-size={max(width, 500)},{height}"
-        self._run(f"--screenshot={path}", size, *_scheme(is_dark=is_dark), around.as_uri())
+    def take_screenshot(self, view: View, path: Path, *, is_dark: bool = False) -> None:
+        """Write what a frame shows as PNG."""
+        size = f"--window-size={max(view.width, 500)},{view.height}"
+        self._run(f"--screenshot={path}", size, *_scheme(is_dark=is_dark), self._around([view]).as_uri())
 
     def open_file(self, path: Path) -> str:
         """Return the document that a browser made of a file."""
         return self._run("--dump-dom", path.as_uri())
 
-    def _around(self, page: str, width: int, height: int, *, is_open: bool) -> Path:
-        content = json.dumps(page).replace("</", "<\\/").replace("<!--", "<\\!--")
+    def _around(self, views: Sequence[View]) -> Path:
+        cases = json.dumps([view._asdict() for view in views]).replace("</", "<\\/").replace("<!--", "<\\!--")
         path = self._directory / "around.html"
-        around = _AROUND.replace("WIDTH", str(width)).replace("HEIGHT", str(height))
-        path.write_text(around.replace("OPEN", "true" if is_open else "false").replace("PAGE", content))
+        path.write_text(_AROUND.replace("CASES", cases))
         return path
 
     def _run(self, *arguments: str) -> str:

@@ -40,15 +40,17 @@ def found(*arguments: str) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("op_type", ["READ", "WRITE"])
-def test_requests_between_other_splits(model: str, op_type: str) -> None:
+@pytest.mark.parametrize(
+    ("op_type", "split", "pairs"),
+    [("READ", ("--tp", "2", "--decode-tp", "1"), {"2-0", "2-1"}), ("WRITE", ("--decode-pp", "2"), {"0-1", "0-2"})],
+)
+def test_requests_between_other_splits(model: str, op_type: str, split: tuple[str, ...], pairs: set[str]) -> None:
     document = found(
-        "requests", "--model", model, "--tp", "2", "--decode-tp", "1", "--decode-pp", "2", "--local", "4",
-        "--isl", "uniform:1:300", "--num-requests", "4", "--op-type", op_type,
+        "requests", "--model", model, *split, "--local", "3", "--isl", "uniform:1:300", "--num-requests", "3",
+        "--op-type", op_type,
     )  # fmt: skip
     assert document["wrong"] == 0
-    assert len(document["requests"]) == 4
-    pairs = {"0-2", "0-3", "1-2", "1-3"} if op_type == "WRITE" else {"2-0", "2-1", "3-0", "3-1"}
+    assert len(document["requests"]) == 3
     assert set(document["transports"]) == pairs
     assert all(0 < each["prepare_us"] < each["latency_us"] for each in document["requests"])
 
@@ -66,14 +68,15 @@ def test_traffic(tmp_path: Path) -> None:
         "- {mem_type: cpu, matrix: [[0, 1M, 70K], [0, 0, 0], [0, 0, 0]]}\n"
         "- {mem_type: cpu, matrix: [[0, 0, 0], [5, 0, 4K], [0, 0, 0]], xfer_op: READ}\n"
     )
-    document = found("traffic", str(path), "--local", "3")
+    done = run("traffic", str(path), "--local", "3", "--check-consistency", "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out.json").read_text())
     assert document["wrong"] == 0
+    assert document["is_complete"]
     assert [each["bytes"] for each in document["patterns"]] == [1_120_256, 4101]
     assert set(document["transports"]) == {"0-1", "0-2", "2-1"}
-    table = run("traffic", str(path), "--local", "3")
-    assert table.returncode == 0
-    assert len(table.stdout.splitlines()) == 3
-    assert "rank 2 → rank 1: trunkline over " in table.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert "rank 2 → rank 1: trunkline over " in done.stderr
 
 
 def test_workers_that_want_different_things(model: str, etcd_endpoint: str) -> None:

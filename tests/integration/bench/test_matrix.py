@@ -46,12 +46,12 @@ def test_too_few_workers_are_refused(bench: Bench) -> None:
     assert "2 workers at least: give --local or --workers" in found.stderr
 
 
-def test_workers_that_want_different_sizes_say_so(bench: Bench) -> None:
+def test_workers_that_want_different_things_say_so(bench: Bench) -> None:
     own = ("--etcd-endpoints", bench.endpoint, "--benchmark-group", bench.group, "--workers", 2)
     workers = [
-        bench.commands.start("bench", "matrix", *own, *QUICK, "--rank", rank, "--batch-size", 1 + rank)
-        for rank in range(2)
+        bench.commands.start("bench", "matrix", *own, *QUICK, "--rank", rank, "--op-type", op_type)
+        for rank, op_type in enumerate(("READ", "WRITE"))
     ]
     said = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [1, 1]
-    assert any("--batch-size is 1 at rank 0 and 2 at rank 1" in each for each in said), said
+    assert any("--op-type is READ at rank 0 and WRITE at rank 1" in each for each in said), said

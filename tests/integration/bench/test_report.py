@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.integration.bench.browser import Browser, find_browser
+from tests.integration.bench.browser import Browser, View, find_browser
 from tests.unit.bench.sample import HOSTILE, make_hostile, make_matrix, make_row, make_run
 
 from trunkline.bench.report import make_page, write_report
@@ -42,12 +42,22 @@ PAGES = {
 }
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Browser:
+VIEWS = [(name, width, is_open) for name in PAGES for width in (DESKTOP, PHONE) for is_open in (False, True)]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
     program = find_browser()
     if program is None:
         pytest.skip("no Chromium is installed (Debian: chromium-headless-shell)")
-    return Browser(program, tmp_path)
+    return Browser(program, tmp_path_factory.mktemp("browser"))
+
+
+@pytest.fixture(scope="module")
+def measured(browser: Browser) -> dict[tuple[str, int, bool], dict[str, Any]]:
+    """Return what each page is like, by name, width, and whether details are open; for who prefers light pages."""
+    views = [View(PAGES[name], width, is_open=is_open) for name, width, is_open in VIEWS]
+    return dict(zip(VIEWS, browser.measure(views), strict=True))
 
 
 def overlaps(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -69,8 +79,10 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("is_open", [False, True], ids=["folded", "open"])
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 @pytest.mark.parametrize("name", PAGES)
-def test_it_fits_the_screen_and_its_texts_are_apart(browser: Browser, name: str, width: int, is_open: bool) -> None:
-    found = browser.measure(PAGES[name], width, is_open=is_open)
+def test_it_fits_the_screen_and_its_texts_are_apart(
+    measured: dict[tuple[str, int, bool], dict[str, Any]], name: str, width: int, is_open: bool
+) -> None:
+    found = measured[name, width, is_open]
     assert found["scroll_width"] == width
     assert found["wide"] == []
     assert len(found["texts"]) == PAGES[name].count('<figure class="plot">')
@@ -83,8 +95,8 @@ def test_it_fits_the_screen_and_its_texts_are_apart(browser: Browser, name: str,
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_it_runs_and_loads_nothing(browser: Browser, name: str) -> None:
-    found = browser.measure(PAGES[name], DESKTOP, is_open=True)
+def test_it_runs_and_loads_nothing(measured: dict[tuple[str, int, bool], dict[str, Any]], name: str) -> None:
+    found = measured[name, DESKTOP, True]
     assert (found["scripts"], found["images"], found["loaded"]) == (0, 0, [])
     if name == "hostile":
         assert "<script>alert(1)</script><img src=x onerror=alert(2)>" in found["text"]
@@ -98,9 +110,13 @@ def contrast(pair: str) -> float:
 
 
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("name", ["one", "two", "shades"])
-def test_it_follows_what_its_reader_prefers_and_is_legible(browser: Browser, name: str, is_dark: bool) -> None:
-    found = browser.measure(PAGES[name], DESKTOP, is_dark=is_dark)
+def test_it_follows_what_its_reader_prefers_and_is_legible(browser: Browser, is_dark: bool) -> None:
+    views = [View(PAGES[name], DESKTOP) for name in ("one", "two", "shades")]
+    for found in browser.measure(views, is_dark=is_dark):
+        check_colours(found, is_dark=is_dark)
+
+
+def check_colours(found: dict[str, Any], *, is_dark: bool) -> None:
     assert found["dark"] == is_dark
     assert (luminance(found["background"]) < luminance(found["colour"])) == is_dark
     colours = found["colours"]
@@ -116,13 +132,23 @@ def test_a_file_opens_as_it_is(browser: Browser, tmp_path: Path) -> None:
     assert document.count('<svg role="img"') == 6
 
 
-@pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [DESKTOP, PHONE])
-@pytest.mark.parametrize("name", ["one", "two", "matrix"])
-def test_screenshots(browser: Browser, tmp_path: Path, name: str, width: int, is_dark: bool) -> None:
+QUICK = [("two", DESKTOP, 0), ("matrix", PHONE, 1)]
+SHOTS = [
+    (name, width, is_dark)
+    for name in ("one", "two", "matrix")
+    for width in (DESKTOP, PHONE)
+    for is_dark in (0, 1)
+    if (name, width, is_dark) not in QUICK
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "is_dark"), [*QUICK, *(pytest.param(*shot, marks=pytest.mark.soak) for shot in SHOTS)]
+)
+def test_screenshots(browser: Browser, tmp_path: Path, name: str, width: int, is_dark: int) -> None:
     """For people to look at; what a machine can tell of them is that something is shown."""
     kept = Path(os.environ.get("TRUNKLINE_SCREENSHOTS", tmp_path))
     path = kept / f"{name}-{width}-{'dark' if is_dark else 'light'}.png"
-    browser.take_screenshot(PAGES[name], width, path, is_dark=is_dark)
+    browser.take_screenshot(View(PAGES[name], width, 2400), path, is_dark=bool(is_dark))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 20_000

@@ -30,8 +30,7 @@ def stop(process: object, number: int = signal.SIGINT) -> tuple[int, str]:
     return process.returncode, said  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("option", [(), ("--mmap",)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("option", "number"), [((), signal.SIGINT), (("--mmap",), signal.SIGTERM)])
 def test_a_file_arrives_and_the_offer_is_withdrawn(
     commands: Commands, tmp_path: Path, option: tuple[str, ...], number: int
 ) -> None:

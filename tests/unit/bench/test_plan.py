@@ -68,3 +68,24 @@ def test_what_is_set_and_changes_nothing_is_told() -> None:
 def test_the_defaults_fit_together() -> None:
     check_options(Options())
     check_options(Options(backend="POSIX"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "who", "needed"),
+    [
+        ({"local": 2}, "2 workers take", 2 * MIB),
+        ({"local": 4, "bidirectional": True}, "4 workers take", 8 * MIB),
+        ({"pipeline_depth": 3}, "this worker takes", 3 * MIB),
+    ],
+)
+def test_more_memory_than_the_machine_has_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], who: str, needed: int
+) -> None:
+    options = Options(max_block_size=MIB, **changes)
+    monkeypatch.setattr("trunkline.bench.plan.available_memory", lambda: needed)
+    check_options(options)
+    monkeypatch.setattr("trunkline.bench.plan.available_memory", lambda: needed - 1)
+    with pytest.raises(ConfigurationError, match=rf"{who} {needed:,} bytes .* has {needed - 1:,} available"):
+        check_options(options)
+    monkeypatch.setattr("trunkline.bench.plan.available_memory", lambda: None)
+    check_options(options)

@@ -11,7 +11,7 @@ from trunkline.bench.worker import Worker
 from trunkline.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
@@ -41,21 +41,22 @@ class ThreadGroup:
         self.rank = rank
         self.size = meeting.size
 
-    def barrier(self) -> None:
+    def barrier(self, *, ranks: Iterable[int] | None = None, timeout: float = PATIENCE) -> None:
+        assert ranks is None
         try:
-            self._meeting.barrier.wait(PATIENCE)
+            self._meeting.barrier.wait(timeout)
         except threading.BrokenBarrierError:
             raise ClosedError("another worker gave up") from None
 
-    def allgather(self, value: bytes) -> list[Any]:
+    def allgather(self, value: bytes, *, timeout: float = PATIENCE) -> list[Any]:
         self._meeting.values[self.rank] = value
-        self.barrier()
+        self.barrier(timeout=timeout)
         found = list(self._meeting.values)
-        self.barrier()
+        self.barrier(timeout=timeout)
         return found
 
-    def gather(self, value: bytes) -> list[Any] | None:
-        found = self.allgather(value)
+    def gather(self, value: bytes, *, timeout: float = PATIENCE) -> list[Any] | None:
+        found = self.allgather(value, timeout=timeout)
         return found if self.rank == 0 else None
 
 

@@ -145,3 +145,42 @@ def test_hostile_texts_do_nothing_to_a_terminal(tmp_path: Path) -> None:
         assert result.exit_code == 0
         assert "\x1b" not in result.output
         assert "\u202e" not in result.output
+
+
+def test_what_must_not_be_overlooked_is_said_before_a_comparison(tmp_path: Path) -> None:
+    good = make_run()
+    rows = (msgspec.structs.replace(good.rows[0], wrong=3, is_noisy=True), *good.rows[1:])
+    write(good, tmp_path / "a.json", "json")
+    write(msgspec.structs.replace(good, rows=rows, is_complete=False), tmp_path / "b.json", "json")
+    said = run("compare", tmp_path / "a.json", tmp_path / "b.json").stderr
+    assert f"{tmp_path / 'b.json'}: 3 blocks did not hold what they should" in said
+    assert "b.json: not complete" in said
+    assert "b.json: 1 of " in said
+    assert "a.json: not complete" not in said
+
+
+@pytest.mark.parametrize("command", ["requests", "traffic"])
+def test_results_without_rows_are_refused_by_their_command(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"format": f"trunkline-bench-{command}/1"}))
+    for arguments in (("compare", path, path), ("report", path, "-o", tmp_path / "x.html")):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert f"of `trunkline bench {command}`: it has " in result.stderr
+
+
+def test_an_imported_log_that_cannot_be_written_to_one_place_goes_to_the_other(tmp_path: Path) -> None:
+    result = run("import", LOGS / "four-pairs.log", f"--json={tmp_path / 'no' / 'x'}", f"--csv={tmp_path / 'x.csv'}")
+    assert result.exit_code == 1
+    assert "No such file" in result.stderr
+    assert (tmp_path / "x.csv").exists()
+
+
+def test_one_file_alone_goes_to_standard_output() -> None:
+    assert run("import", LOGS / "four-pairs.log", "--json=-", "--csv=-").exit_code == 2
+
+
+def test_a_file_that_is_given_twice_is_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run("report", runs[0], runs[0], "-o", tmp_path / "x.html")
+    assert result.exit_code == 2
+    assert "given twice" in result.stderr

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trunkline.coordination.board import MAX_KEYS, Board
-from trunkline.coordination.key import GroupKey
+from trunkline.coordination.key import MAX_WORKERS, GroupKey
+from trunkline.coordination.mailbox import WINDOW
 from trunkline.coordination.record import Parcel, RunRecord, SeatRecord, encode_parcel, encode_record
 from trunkline.errors import (
     CollectiveMismatchError,
@@ -264,9 +265,23 @@ def test_a_parcel_that_is_none_ends_the_run_and_is_named(rest: str) -> None:
         board.check(())
 
 
-def test_an_inbox_that_somebody_floods_is_given_up() -> None:
+def test_an_inbox_that_somebody_floods_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trunkline.coordination.board.MAX_KEYS", 10)
     board = board_of()
     value = encode_parcel(Parcel(0, "message"))
-    board.take_inbox(put(*(entry(RUN.message(0, 1, number), value, 10) for number in range(MAX_KEYS + 1))))
-    with pytest.raises(MetadataDecodeError, match=f"more than {MAX_KEYS} keys"):
+    board.take_inbox(put(*(entry(RUN.message(0, 1, number), value, 10) for number in range(11))))
+    with pytest.raises(MetadataDecodeError, match=r"more than 10 keys under .*/inbox/"):
         board.check(())
+
+
+def test_releases_that_somebody_floods_us_with_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trunkline.coordination.board.MAX_KEYS", 10)
+    board = board_of()
+    value = encode_parcel(Parcel(0, "barrier"))
+    board.take_run(put(*(entry(RUN.release(2 * number + 1), value, 10) for number in range(11))))
+    with pytest.raises(MetadataDecodeError, match=r"more than 10 keys under .*/run/"):
+        board.check(())
+
+
+def test_an_inbox_holds_what_a_thousand_others_may_send() -> None:
+    assert MAX_KEYS > (MAX_WORKERS - 1) * (WINDOW + 2)  # messages, a receipt, an arrival

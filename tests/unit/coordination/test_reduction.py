@@ -40,6 +40,20 @@ def test_a_sum_that_no_float_holds_is_refused(values: list[float]) -> None:
         reduce_numbers(values, "sum")
 
 
+@pytest.mark.parametrize(
+    ("values", "reduction", "result"),
+    [
+        ([2**53 + 1, 0.5, -(2**53)], "sum", 1.5),  # as floats the first and the last would cancel each other
+        ([1e308, 1e308], "mean", 1e308),
+        ([1e308, 1e308, -1e308], "sum", 1e308),
+        ([math.inf, 1, 1e308], "sum", math.inf),
+        ([-math.inf, -math.inf], "mean", -math.inf),
+    ],
+)
+def test_results_are_rounded_once(values: list[int | float], reduction: str, result: float) -> None:
+    assert reduce_numbers(values, reduction) == result
+
+
 @pytest.mark.parametrize("value", [True, "1", None, 1j, [1]])
 def test_only_numbers_can_be_reduced(value: object) -> None:
     with pytest.raises(ConfigurationError, match="is not an int or float"):

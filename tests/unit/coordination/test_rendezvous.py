@@ -159,6 +159,46 @@ def test_workers_begin_again_when_the_run_record_is_deleted(workers: Workers, st
     assert [*wait(), *last()] == [[0, 1, 2]] * 3
 
 
+def test_a_seat_that_no_worker_has_does_not_count(workers: Workers, store: Store) -> None:
+    wait = workers.start(lambda group: group.allgather(group.rank), size=2)
+    eventually(lambda: seats(store) == 1)
+    (run,) = [entry for entry in store.list(KEY.run, timeout=1).entries if entry.key == KEY.run]
+    foreign = KEY.of_run(decode_run(run.key, run.value).token).seat(7)
+    store.transact(Transaction((), (Put(foreign, encode_record(SeatRecord(ELSEWHERE))),)), timeout=1)
+    other = workers.start(lambda group: group.allgather(group.rank), size=2, first=1)
+    assert [*wait(), *other()] == [[0, 1]] * 2
+
+
+def test_a_seat_without_a_lease_is_not_freed_again_and_again(
+    open_store: Callable[[], Store], workers: Workers, store: Store, clock: FakeClock
+) -> None:
+    (founder,) = occupy(store, ELSEWHERE, size=2, is_begun=False)
+    put = Put(RUN.seat(1), encode_record(SeatRecord(gone_process())))
+    store.transact(Transaction((), (put,)), timeout=1)
+    faulty = FaultyStore(open_store())
+    workers.open_store = lambda: faulty
+    wait = workers.start(lambda group: group.rank, size=1)
+    clock.until_waiting(2)
+    assert len(faulty.transactions) == 1
+    founder.close()
+    assert wait() == [0]
+
+
+def test_who_loses_the_lease_before_it_has_a_seat_is_told(
+    open_store: Callable[[], Store], workers: Workers, store: Store, clock: FakeClock
+) -> None:
+    founder, _ = occupy(store, ELSEWHERE, ELSEWHERE, size=2)
+    faulty = FaultyStore(open_store())
+    workers.open_store = lambda: faulty
+    wait = workers.start(lambda _: None, size=2)
+    clock.until_waiting(2)
+    store.revoke(faulty.leases[0].id, timeout=1)
+    founder.close()
+    (error,) = wait()
+    assert isinstance(error, SeatLostError)
+    assert "it waited for a seat. Join again" in str(error)
+
+
 def test_a_run_record_that_is_none_is_named(workers: Workers, store: Store) -> None:
     store.transact(Transaction((), (Put(KEY.run, b"garbage"),)), timeout=1)
     (error,) = workers.together(lambda _: None)

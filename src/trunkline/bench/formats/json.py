@@ -16,6 +16,13 @@ FORMAT = Run(rows=()).format
 
 _MOST = 1 << 62
 
+_OTHERS = {
+    "trunkline-bench-requests/1": " (of `trunkline bench requests`: it has requests, no rows)",
+    "trunkline-bench-traffic/1": " (of `trunkline bench traffic`: it has patterns, no rows)",
+    "trunkline-kvcache/1": " (of `trunkline bench kvcache`: nothing was measured)",
+}
+"""Documents of ours that are no runs, and what they are."""
+
 _decoder = msgspec.json.Decoder(Run)
 _encoder = msgspec.json.Encoder()
 
@@ -42,11 +49,14 @@ def decode_json(data: bytes, source: str) -> Run:
     Raises:
         ResultError: It is not JSON, not a run, of a format that is not known, or holds impossible numbers.
     """
-    advice = "results are written by `trunkline bench … --json`, or by `trunkline bench import` from NIXLBench's text"
+    advice = (
+        "results with rows are written by `trunkline bench … --json`, `trunkline bench matrix … --json`, and by "
+        "`trunkline bench import` from NIXLBench's text"
+    )
     try:
         found = _head_decoder.decode(data).format
         if found != FORMAT:
-            said = "says no format" if found is None else f"is of format {found!r}"
+            said = "says no format" if found is None else f"is of format {found!r}{_OTHERS.get(str(found), '')}"
             raise ResultError(f"{source} {said}, and {FORMAT!r} is what can be read; {advice}", path=source)
         run = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -40,7 +40,7 @@ _LARGE_BLOCK = 1 << 20
 _UNKNOWN = "unknown"
 
 _header = re.compile("|".join(re.escape(name) for name in sorted(COLUMNS, key=len, reverse=True)))
-_option = re.compile(r"\(--(\w+)=[^)]*\)\s*: ?(.*?)\s*$")
+_option = re.compile(r"\(--(\w+)=[^)]*\)\s*: ?(.*)")
 _number = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?(e[+-]?[0-9]{1,2})?")
 _size = re.compile("[1-9][0-9]{0,17}")
 _secret = re.compile("_key$|secret|token|password|connection_string")
@@ -73,7 +73,7 @@ def import_nixlbench(text: str, source: str) -> Run:
     start = cut = failed_checks = 0
     for line in text.splitlines():
         if option := _option.search(line):
-            options[option[1]] = option[2]
+            options[option[1]] = option[2].rstrip()
         elif len(found := list(_header.finditer(line))) > 1:
             sections.append(_Section(options))
             options = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,6 +19,8 @@ PRECISIONS = {"fp32": 32, "bf16": 16, "bfloat16": 16, "fp16": 16, "fp8": 8, "int
 """Bits of an element by the names of precisions. Scales that go with the small ones are not counted."""
 
 MAX_LAYERS, MAX_HEADS, MAX_HEAD_SIZE = 10_000, 10_000, 1 << 20
+MAX_TOKEN_BYTES = 1 << 30
+"""Of all layers and heads: sizes of whole requests stay within 64 bits."""
 _MODELS = msgspec.json.Decoder(dict[str, dict[str, Any]])
 _KVBENCH = {
     "num_layers": "num_hidden_layers",
@@ -62,6 +65,11 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
         if self.head_size * self.bits % 8:
             raise ConfigurationError(
                 f"model {self.name!r}: {self.head_size} elements of {self.bits} bits are no whole number of bytes"
+            )
+        if self.token_bytes > MAX_TOKEN_BYTES:
+            raise ConfigurationError(
+                f"model {self.name!r} keeps {self.token_bytes:,} bytes of each token; it must be at most "
+                f"{MAX_TOKEN_BYTES:,}"
             )
 
     @property
@@ -119,7 +127,7 @@ def find_model(model: str) -> ModelShape:
             f"no model {model!r}: {hint}there are {', '.join(known_models())}; "
             "for another give its config.json, or KVBench's YAML"
         )
-    return shape_of_config(model, _published_keys(read_mapping(path)))
+    return shape_of_config(os.fsencode(model).decode(errors="replace"), _published_keys(read_mapping(path)))
 
 
 def shape_of_config(name: str, config: dict[str, Any]) -> ModelShape:

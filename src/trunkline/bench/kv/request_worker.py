@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine, Request
     from trunkline.bench.kv.access import OpType
     from trunkline.bench.kv.plan import CachePlan
-    from trunkline.bench.participant import Coordinator
 
 
 class RequestTime(msgspec.Struct, frozen=True, kw_only=True):

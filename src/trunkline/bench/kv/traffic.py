@@ -125,12 +125,10 @@ def read_traffic(path: Path) -> Traffic:
     patterns: list[Pattern] = []
     cells = 0
     for number, one in enumerate(listed, 1):
-        patterns.append(_pattern(one, path, f"pattern {number}"))
+        patterns.append(_pattern(one, path, f"pattern {number}", MAX_CELLS - cells))
         ranks, cells = len(patterns[-1].matrix), cells + patterns[-1].matrix.size
         if ranks != len(patterns[0].matrix):
             refuse(path, f"has {ranks} ranks in pattern {number}, and {len(patterns[0].matrix)} in the first")
-        if cells > MAX_CELLS:
-            refuse(path, f"has more than {MAX_CELLS:,} cells in its matrices")
     return Traffic(
         patterns=tuple(patterns),
         iterations=_count(found, "iters", 3, path, least=1),
@@ -167,7 +165,7 @@ def parse_size(text: object) -> int | None:
     return size if size <= MAX_BYTES else None
 
 
-def _pattern(found: object, path: Path, where: str) -> Pattern:
+def _pattern(found: object, path: Path, where: str, most_cells: int) -> Pattern:
     if not isinstance(found, dict):
         refuse(path, f"has no mapping as {where}")
     _only(found, _PATTERN_KEYS, path, f"in {where}")
@@ -185,29 +183,35 @@ def _pattern(found: object, path: Path, where: str) -> Pattern:
     if isinstance(sleep, bool) or not isinstance(sleep, (int, float)) or not 0 <= sleep <= MAX_SLEEP:
         refuse(path, f"has {sleep!r} as sleep_before_launch_sec in {where}; it must be 0 to {MAX_SLEEP:g} seconds")
     return Pattern(
-        matrix=_matrix(found["matrix"], path, where) if "matrix" in found else _matrix_file(found["matrix_file"], path),
+        matrix=_matrix(found["matrix"], path, where, most_cells)
+        if "matrix" in found
+        else _matrix_file(found["matrix_file"], path, most_cells),
         memory=memory,
         op_type="READ" if op_type == "READ" else "WRITE",
         sleep=float(sleep) if math.isfinite(sleep) else 0.0,
     )
 
 
-def _matrix_file(name: object, beside: Path) -> NDArray[np.int64]:
+def _matrix_file(name: object, beside: Path, most_cells: int) -> NDArray[np.int64]:
     if not isinstance(name, str):
         refuse(beside, f"has {name!r} as matrix_file; it must be the name of a file")
     path = beside.parent / name
-    return _matrix([line.split() for line in read_text(path).splitlines() if line.strip()], path, "it")
+    return _matrix([line.split() for line in read_text(path).splitlines() if line.strip()], path, "it", most_cells)
 
 
-def _matrix(rows: object, path: Path, where: str) -> NDArray[np.int64]:
+def _matrix(rows: object, path: Path, where: str, most_cells: int) -> NDArray[np.int64]:
     if not isinstance(rows, list) or not 2 <= len(rows) <= MAX_RANKS:
         refuse(path, f"has no matrix of 2 to {MAX_RANKS:,} rows in {where}")
+    if len(rows) ** 2 > most_cells:
+        refuse(path, f"has more than {MAX_CELLS:,} cells in its matrices")
     matrix = np.zeros((len(rows), len(rows)), np.int64)
     for sender, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(rows):
             said = f"{len(row)} columns" if isinstance(row, list) else "no list of columns"
             refuse(path, f"has {said} in row {sender} of {where}, and {len(rows)} rows; the matrix must be square")
         for receiver, cell in enumerate(row):
+            if cell == 0 and type(cell) is int:  # most of a large matrix
+                continue
             size = parse_size(cell)
             if size is None:
                 refuse(

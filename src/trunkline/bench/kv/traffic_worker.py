@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine, Request
     from trunkline.bench.kv.traffic import Pattern, Traffic
-    from trunkline.bench.participant import Coordinator
 
 _SENT, _RECEIVED = 0, 1
 """The areas of a rank."""
@@ -28,7 +29,8 @@ _SENT, _RECEIVED = 0, 1
 class PatternTime(msgspec.Struct, frozen=True, kw_only=True):
     """What one pattern took.
 
-    A latency is that of the rank that took longest, from the beginning of posting until its last block was there.
+    A latency is that of the rank that took longest, from the beginning of posting until its last block was there. What
+    a run that broke off did not come to is None.
 
     Attributes:
         bytes: Of all ranks.
@@ -45,14 +47,14 @@ class PatternTime(msgspec.Struct, frozen=True, kw_only=True):
 
     bytes: int
     senders: int
-    latency_avg_us: float
-    latency_p50_us: float
-    latency_p99_us: float
+    latency_avg_us: float | None
+    latency_p50_us: float | None
+    latency_p99_us: float | None
     isolated_avg_us: float
     isolated_p50_us: float
     isolated_p99_us: float
-    slowdown: float
-    bandwidth_gb_s: float
+    slowdown: float | None
+    bandwidth_gb_s: float | None
 
 
 class TrafficRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,11 +63,12 @@ class TrafficRun(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         engine: What moved the bytes.
         transports: What carried them, for each pair of ranks that moved some: ``initiator-target``.
-        iterations: How often all patterns were run.
+        iterations: How often all patterns were run, one after the other.
         isolated: How often each was run alone.
-        patterns: In the order of the file.
+        patterns: In the order of the file; where the run broke off those that had been run alone.
         wrong: Blocks that did not hold what they should; None where that was not checked.
         first_wrong: Where the first of them differs, in words.
+        is_complete: Whether this is all; False where the run broke off.
         format: Which schema this follows.
     """
 
@@ -76,16 +79,22 @@ class TrafficRun(msgspec.Struct, frozen=True, kw_only=True):
     patterns: tuple[PatternTime, ...]
     wrong: int | None
     first_wrong: str = ""
+    is_complete: bool = True
     format: Literal["trunkline-bench-traffic/1"] = "trunkline-bench-traffic/1"
 
 
 class _Outcome(msgspec.Struct, frozen=True):
-    """What one rank tells the first: by pattern its times in nanoseconds; none where it posts nothing."""
+    """What one rank tells the others of one round.
 
-    alone: tuple[tuple[int, ...], ...]
-    among: tuple[tuple[int, ...], ...]
-    wrong: int
-    first: str
+    Attributes:
+        times: In nanoseconds: of one pattern alone, each repetition; or of all patterns, NaN where it posts nothing.
+        wrong: Blocks that did not hold what they should.
+        first: Where the first of them differs.
+    """
+
+    times: tuple[float, ...] = ()
+    wrong: int = 0
+    first: str = ""
 
 
 _OUTCOME = msgspec.msgpack.Decoder(_Outcome)
@@ -121,6 +130,10 @@ class TrafficWorker:
         self._sleep = sleep
         self._blocks = [pattern.blocks() for pattern in traffic.patterns]
         self._sizes = traffic.rank_bytes
+        self._transports: dict[str, str] = {}
+        self._checked: list[_Outcome] = []
+        self._alone: list[NDArray[np.float64]] = []
+        self._among: list[NDArray[np.float64]] = []
 
     def run(
         self,
@@ -129,17 +142,14 @@ class TrafficWorker:
         *,
         introduce: Callable[[dict[str, str]], None] = lambda _: None,
         progress: Callable[[int, int], None] = lambda _, __: None,
-    ) -> TrafficRun | None:
-        """Move all patterns.
+    ) -> None:
+        """Move all patterns. :meth:`result` has what they took then, or where it broke off until then.
 
         Args:
             engine: This rank's; it is not closed.
             name: What it is called.
             introduce: Told before anything is moved what carries the bytes of each pair; at rank 0.
             progress: Told how many of how many rounds were made, those alone among them.
-
-        Returns:
-            What the run found at rank 0, None elsewhere.
 
         Raises:
             TrunklineError: A rank was lost or gave up, or a transfer failed.
@@ -157,25 +167,26 @@ class TrafficWorker:
             initiators=[initiator for initiator, target in links if target == rank],
             timeout=self._timeout,
         )
+        self._transports = participant.transports
         if rank == 0:
-            introduce(participant.transports)
+            introduce(self._transports)
         requests = [self._requests(participant, engine, number) for number in range(len(patterns))]
-        wrong, first = self._verify(participant, requests) if self._is_checked else (0, "")
+        if self._is_checked:
+            self._checked = self._collect(_Outcome((), *self._verify(participant, requests)))
         rounds = len(patterns) + self._traffic.iterations
-        alone = []
         for number, mine in enumerate(requests):
-            alone.append(self._run_alone(mine))
+            outcomes = self._collect(_Outcome(self._run_alone(mine)))
+            self._alone.append(np.max([each.times for each in outcomes if each.times], axis=0) / 1e3)
             progress(number + 1, rounds)
-        among: list[list[int]] = [[] for _ in patterns]
         for number in range(self._traffic.iterations):
-            self._run_among(requests, among)
+            outcomes = self._collect(_Outcome(self._run_among(requests)))
+            self._among.append(np.nanmax([each.times for each in outcomes], axis=0) / 1e3)
             progress(len(patterns) + number + 1, rounds)
-        outcome = _Outcome(tuple(alone), tuple(tuple(each) for each in among), wrong, first)
-        outcomes = self._group.gather(msgspec.msgpack.encode(outcome), timeout=self._patience)
-        self._group.barrier()  # nobody takes memory back that others may still use
-        if outcomes is None:
-            return None
-        return self._summarise(engine.name, participant.transports, [_OUTCOME.decode(each) for each in outcomes])
+
+    def _collect(self, outcome: _Outcome) -> list[_Outcome]:
+        """Wait for all ranks, which nobody disturbs any more then, and return what they found."""
+        found = self._group.allgather(msgspec.msgpack.encode(outcome), timeout=self._patience)
+        return [_OUTCOME.decode(each) for each in found]
 
     @property
     def _patience(self) -> float:
@@ -205,17 +216,19 @@ class TrafficWorker:
                 times.append(repeat(requests, self._timeout))
         return tuple(times)
 
-    def _run_among(self, requests: Sequence[Sequence[Request]], times: list[list[int]]) -> None:
+    def _run_among(self, requests: Sequence[Sequence[Request]]) -> tuple[float, ...]:
         """Run all patterns once; those that share no initiator overlap."""
-        self._group.barrier(timeout=self._patience)
-        for pattern, blocks, mine, found in zip(self._traffic.patterns, self._blocks, requests, times, strict=True):
+        times: list[float] = []
+        for pattern, blocks, mine in zip(self._traffic.patterns, self._blocks, requests, strict=True):
             if not mine:
+                times.append(math.nan)
                 continue
             initiators = sorted({initiator for initiator, _ in _links(pattern, blocks)})
             self._group.barrier(timeout=self._patience, ranks=initiators)
             if pattern.sleep:
                 self._sleep(pattern.sleep)
-            found.append(repeat(mine, self._timeout))
+            times.append(repeat(mine, self._timeout))
+        return tuple(times)
 
     def _verify(self, participant: Participant, requests: Sequence[Sequence[Request]]) -> tuple[int, str]:
         """Move every pattern once, and compare what arrives here."""
@@ -234,39 +247,44 @@ class TrafficWorker:
                 wrong += count
                 if where and not first:
                     first = f"pattern {number + 1}, from rank {sender} to rank {rank}: {where}"
-        self._group.barrier()  # nobody overwrites what others still compare
         return wrong, first
 
-    def _summarise(self, engine: str, transports: dict[str, str], outcomes: Sequence[_Outcome]) -> TrafficRun:
-        found = []
-        for number, pattern in enumerate(self._traffic.patterns):
-            among, alone = (
-                np.max([times[number] for times in those if times[number]], axis=0) / 1e3
-                for those in ([each.among for each in outcomes], [each.alone for each in outcomes])
-            )
-            found.append(
-                PatternTime(
-                    bytes=pattern.total_bytes,
-                    senders=pattern.senders,
-                    latency_avg_us=float(among.mean()),
-                    latency_p50_us=float(np.percentile(among, 50)),
-                    latency_p99_us=float(np.percentile(among, 99)),
-                    isolated_avg_us=float(alone.mean()),
-                    isolated_p50_us=float(np.percentile(alone, 50)),
-                    isolated_p99_us=float(np.percentile(alone, 99)),
-                    slowdown=float(np.percentile(among, 50) / np.percentile(alone, 50)),
-                    bandwidth_gb_s=pattern.total_bytes / float(among.mean()) / 1e3,
-                )
-            )
+    def result(self, engine: str) -> TrafficRun | None:
+        """Return what was found so far by what engine; None if nothing was, or this is not rank 0."""
+        if self._group.rank or not self._alone:
+            return None
+        among = np.array(self._among) if self._among else None
         return TrafficRun(
             engine=engine,
-            transports=transports,
-            iterations=self._traffic.iterations,
+            transports=self._transports,
+            iterations=len(self._among),
             isolated=self._traffic.isolated,
-            patterns=tuple(found),
-            wrong=sum(outcome.wrong for outcome in outcomes) if self._is_checked else None,
-            first_wrong=next((outcome.first for outcome in outcomes if outcome.first), ""),
+            patterns=tuple(
+                _summarise(pattern, alone, None if among is None else among[:, number])
+                for number, (pattern, alone) in enumerate(zip(self._traffic.patterns, self._alone, strict=False))
+            ),
+            wrong=sum(outcome.wrong for outcome in self._checked) if self._is_checked else None,
+            first_wrong=next((outcome.first for outcome in self._checked if outcome.first), ""),
+            is_complete=len(self._among) == self._traffic.iterations,
         )
+
+
+def _summarise(pattern: Pattern, alone: NDArray[np.float64], among: NDArray[np.float64] | None) -> PatternTime:
+    """Return what a pattern took, from its times in microseconds."""
+    average = None if among is None else float(among.mean())
+    median = None if among is None else float(np.median(among))
+    return PatternTime(
+        bytes=pattern.total_bytes,
+        senders=pattern.senders,
+        latency_avg_us=average,
+        latency_p50_us=median,
+        latency_p99_us=None if among is None else float(np.percentile(among, 99)),
+        isolated_avg_us=float(alone.mean()),
+        isolated_p50_us=float(np.median(alone)),
+        isolated_p99_us=float(np.percentile(alone, 99)),
+        slowdown=None if median is None else median / float(np.median(alone)),
+        bandwidth_gb_s=None if average is None else pattern.total_bytes / average / 1e3,
+    )
 
 
 def _links(pattern: Pattern, blocks: NDArray[np.int64]) -> list[tuple[int, int]]:

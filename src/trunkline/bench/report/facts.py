@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from trunkline.bench.report.markup import Markup, element, join
 from trunkline.bench.report.scale import number_word, size_word, time_word
 from trunkline.bench.report.table import folded, make_table
-from trunkline.bench.result import SETTINGS, Row
+from trunkline.bench.result import SETTINGS, Row, find_flaws
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,16 +27,7 @@ def summary_section(runs: Mapping[str, Run]) -> Markup:
 
 
 def _alarms(title: str, run: Run) -> list[Markup]:
-    wrong = sum(row.wrong or 0 for row in run.rows)
-    noisy = sum(row.is_noisy or False for row in run.rows)
-    found = []
-    if wrong:
-        found.append(f"{title}: {wrong:,} blocks did not hold what they should")
-    if not run.is_complete:
-        found.append(f"{title}: not complete: it was interrupted or failed after {len(run.rows)} rows")
-    if noisy:
-        found.append(f"{title}: {noisy} of {len(run.rows)} rows are too noisy to trust")
-    return [element("p", words, class_="alarm", role="note") for words in found]
+    return [element("p", f"{title}: {flaw}", class_="alarm", role="note") for flaw in find_flaws(run)]
 
 
 def _summary(title: str, run: Run) -> Markup:

@@ -123,6 +123,12 @@ def test_sizes_that_are_none_are_no_row(sizes: str) -> None:
     assert [(row.block_size, row.batch_size) for row in run.rows] == [(4096, 1)]
 
 
+def test_long_lines_are_read_in_one_go() -> None:
+    text = (LOGS / "old-columns.log").read_text()
+    long = f"x (--num_iter=n): 7{' ' * 1_000_000}8"  # minutes, where each blank begins a search of its own
+    assert len(import_nixlbench(f"{long}\n{text}", "log").rows) == 4
+
+
 _LINES = st.sampled_from((LOGS / "four-pairs.log").read_text().splitlines())
 
 

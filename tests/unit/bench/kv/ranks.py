@@ -25,15 +25,15 @@ class Threads:
         barrier: threading.Barrier = self._shared[f"barrier {sorted(ranks)}" if ranks is not None else "barrier"]
         barrier.wait(min(timeout, 30))
 
-    def allgather(self, value: bytes) -> list[Any]:
+    def allgather(self, value: bytes, *, timeout: float = 30) -> list[Any]:
         self._shared["values"][self.rank] = value
-        self.barrier()
+        self.barrier(timeout=timeout)
         found = list(self._shared["values"])
-        self.barrier()
+        self.barrier(timeout=timeout)
         return found
 
     def gather(self, value: bytes, *, timeout: float = 30) -> list[Any] | None:
-        found = self.allgather(value)
+        found = self.allgather(value, timeout=timeout)
         return found if self.rank == 0 else None
 
 

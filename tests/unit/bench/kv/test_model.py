@@ -98,6 +98,7 @@ def test_kvbench_models(text: str, name: str, tmp_path: Path) -> None:
         ({"num_hidden_layers": 10**9}, "1000000000 layers"),
         ({"num_key_value_heads": "8"}, "num_key_value_heads is '8'"),
         ({"head_dim": 10**9}, "1000000000 elements in a head"),
+        ({"num_key_value_heads": 10_000, "head_dim": 1 << 20}, "bytes of each token; it must be at most 1,073,741,824"),
         ({"torch_dtype": "float17"}, "torch_dtype is 'float17'"),
         ({"torch_dtype": ["x"]}, "torch_dtype is"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "linear_attention"),
@@ -117,6 +118,12 @@ def test_what_is_missing_is_named() -> None:
 def test_sliding_attention_counts_whole() -> None:
     layers = {"layer_types": ["sliding_attention", "full_attention"] * 16}
     assert shape_of_config("mine", {**LLAMA, **layers}).layers == 32
+
+
+def test_a_files_name_that_is_no_unicode(tmp_path: Path) -> None:
+    path = tmp_path / "\udcff.json"
+    path.write_text(json.dumps(LLAMA))
+    assert find_model(str(path)).name == f"{tmp_path}/\ufffd.json"
 
 
 def test_half_bytes_that_do_not_add_up() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,8 @@ def run(
 
     def work(group: Threads) -> TrafficRun | None:
         worker = TrafficWorker(group, traffic, is_checked=True, sleep=slept.append)
-        return worker.run(engines[group.rank], f"rank-{group.rank}", introduce=introduced.append)
+        worker.run(engines[group.rank], f"rank-{group.rank}", introduce=introduced.append)
+        return worker.result("copy")
 
     found = run_ranks(3, work, [(0,), (1,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
     assert found[1:] == [None, None]
@@ -58,6 +60,9 @@ def test_patterns_are_moved_alone_and_among_the_others(op_type: OpType) -> None:
 
 def test_the_figures_follow_from_the_times() -> None:
     (pattern,) = run(ONE_TO_ALL)[0].patterns
+    assert pattern.latency_avg_us is not None
+    assert pattern.latency_p50_us is not None
+    assert pattern.latency_p99_us is not None
     assert 0 < pattern.latency_p50_us <= pattern.latency_p99_us
     assert 0 < pattern.isolated_p50_us <= pattern.isolated_p99_us
     assert pattern.slowdown == pytest.approx(pattern.latency_p50_us / pattern.isolated_p50_us)
@@ -78,3 +83,34 @@ def test_a_byte_that_is_wrong_is_found() -> None:
     assert found.first_wrong.startswith(
         "pattern 1, from rank 0 to rank 1: block 0 of 100 bytes differs first at offset 7: "
     )
+
+
+@pytest.mark.parametrize("rounds", range(5))
+def test_what_broke_off_keeps_what_it_has(rounds: int) -> None:
+    """Rank 0 gives up after so many rounds: two patterns alone, and four times both."""
+    patterns = tuple(Pattern(matrix=matrix) for matrix in (ONE_TO_ALL, ALL_TO_ONE))
+    traffic = Traffic(patterns=patterns, iterations=4, warmup=0, isolated=1)
+    kept: list[TrafficRun | None] = []
+
+    def progress(done: int, total: int) -> None:
+        assert total == 6
+        if done > rounds:
+            raise InterruptedError
+
+    def work(group: Threads) -> None:
+        worker = TrafficWorker(group, traffic)
+        try:
+            worker.run(CopyEngine(), f"rank-{group.rank}", progress=progress if group.rank == 0 else lambda _, __: None)
+        finally:
+            if group.rank == 0:
+                kept.append(worker.result("copy"))
+
+    with pytest.raises((InterruptedError, threading.BrokenBarrierError)):
+        run_ranks(3, work, [(0,), (1, 2)])
+    (found,) = kept
+    assert found is not None
+    assert not found.is_complete
+    done = rounds + 1  # the round after which it gave up is there, too
+    assert (len(found.patterns), found.iterations) == (min(done, 2), max(0, done - 2))
+    assert all(each.isolated_p50_us > 0 for each in found.patterns)
+    assert [each.slowdown is not None for each in found.patterns] == [done > 2] * len(found.patterns)
