@@ -13,6 +13,7 @@ from trunkline.backend.contract import ConnectionInfo, Operation, Posting, Statu
 from trunkline.backend.registry import create_backend
 from trunkline.bench.measure import Lane, Pace, measure
 from trunkline.bench.statistics import condense
+from trunkline.bench.team import decode_one
 from trunkline.errors import DeadlineError, TransferError
 from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.model import RemoteKeys
@@ -89,7 +90,7 @@ class BareUcx:
         try:
             cards = group.allgather(self._offer(far) if is_target else b"")
             if group.rank == initiator:
-                self._load(_CARD.decode(cards[target]))
+                self._load(decode_one(_CARD, cards[target], target, "how bare UCX reaches it"))
         except BaseException:
             self.close()
             raise

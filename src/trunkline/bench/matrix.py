@@ -17,6 +17,7 @@ from trunkline.bench.participant import Blocks, Participant
 from trunkline.bench.result import Row
 from trunkline.bench.statistics import Measured, condense
 from trunkline.bench.summary import figures
+from trunkline.bench.team import decode_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -181,7 +182,7 @@ class MatrixWorker:
             found = group.gather(msgspec.msgpack.encode(outcome))
             if found is None:
                 continue
-            outcomes = [_OUTCOME.decode(each) for each in found]
+            outcomes = decode_all(_OUTCOME, found, "an outcome")
             for duel in duels:
                 transport = participant.transports[f"{duel.initiator}-{duel.target}"]
                 row = self._row(engine.name, transport, duel, outcomes, limit)

@@ -16,7 +16,7 @@ from trunkline.bench.plan import plan_steps
 from trunkline.bench.result import Row
 from trunkline.bench.roles import assign_roles
 from trunkline.bench.statistics import Readings, mean, percentile
-from trunkline.bench.team import Link, decode_introductions, introduce
+from trunkline.bench.team import Link, decode_introductions, decode_one, introduce
 from trunkline.errors import UnknownPeerError
 from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
@@ -106,7 +106,7 @@ class MetadataWorker:
         found = self._group.gather(b"")
         assert found is not None
         readings = {name: Readings.of(np.array(those, np.int64)) for name, those in times.items()}
-        readings["LOAD"] = _READINGS.decode(found[1])
+        readings["LOAD"] = decode_one(_READINGS, found[1], 1, "readings")
         for name, those in readings.items():
             self._listener.measured(self._row(step, name, len(data), those))
 

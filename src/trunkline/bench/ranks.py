@@ -10,6 +10,7 @@ import msgspec
 from trunkline.bench.local import COMMAND
 from trunkline.bench.plan import check_outputs
 from trunkline.bench.session import join_group, open_worker_engine
+from trunkline.bench.team import decode_all
 from trunkline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run_worker(
 
 
 def _check_same(group: Coordinator, facts: Mapping[str, str]) -> None:
-    first, *others = [_FACTS.decode(each) for each in group.allgather(msgspec.msgpack.encode(facts))]
+    first, *others = decode_all(_FACTS, group.allgather(msgspec.msgpack.encode(facts)), "options")
     for rank, other in enumerate(others, 1):
         for what in sorted({*first, *other}):
             if first.get(what) != other.get(what):

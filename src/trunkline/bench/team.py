@@ -91,17 +91,19 @@ def decode_all(decoder: msgspec.msgpack.Decoder[T], those: Sequence[bytes], what
     Raises:
         GroupError: It is not that; it names the rank.
     """
-    found = []
-    for rank, each in enumerate(those):
-        try:
-            found.append(decoder.decode(each))
-        except msgspec.DecodeError as error:
-            raise GroupError(
-                f"rank {rank} sent {what} that can't be read ({error}): it is another version of Trunkline, or "
-                "no worker of the benchmark; start all workers again, with the same version",
-                rank=rank,
-            ) from error
-    return found
+    return [decode_one(decoder, each, rank, what) for rank, each in enumerate(those)]
+
+
+def decode_one(decoder: msgspec.msgpack.Decoder[T], sent: bytes, rank: int, what: str) -> T:
+    """Decode what one worker sent; arguments and error as for :func:`decode_all`."""
+    try:
+        return decoder.decode(sent)
+    except (msgspec.DecodeError, TypeError) as error:  # TypeError: no bytes
+        raise GroupError(
+            f"rank {rank} sent {what} that can't be read ({error}): it is another version of Trunkline, or "
+            "no worker of the benchmark; start all workers again, with the same version",
+            rank=rank,
+        ) from error
 
 
 def decode_introductions(those: Sequence[bytes]) -> list[Introduction]:

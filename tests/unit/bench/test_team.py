@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -9,9 +11,9 @@ from trunkline.errors import GroupError
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"", b"\xc1", b"\x80", msgspec.msgpack.encode({"rank": "0"}), b"\xdd\xff\xff\xff\xff"]
+    "garbage", [b"", b"\xc1", b"\x80", msgspec.msgpack.encode({"rank": "0"}), b"\xdd\xff\xff\xff\xff", 5, None]
 )
-def test_what_is_no_message_of_a_worker_is_told_with_its_rank(garbage: bytes) -> None:
+def test_what_is_no_message_of_a_worker_is_told_with_its_rank(garbage: Any) -> None:
     with pytest.raises(GroupError, match="rank 1 sent an introduction that can't be read"):
         decode_introductions([introduce(0, Options()), garbage])
     with pytest.raises(GroupError, match="rank 0 sent a card that can't be read"):

@@ -12,6 +12,7 @@ from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.sizes import CacheSizes, measure_sizes
 from trunkline.bench.kv.verification import Placed, compare, content
 from trunkline.bench.participant import Blocks, Participant, Times, move
+from trunkline.bench.team import decode_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -196,7 +197,7 @@ class RequestWorker:
         """Wait for all ranks, and at rank 0 keep what they found."""
         found = self._group.allgather(msgspec.msgpack.encode(outcome) if outcome is not None else b"")
         if outcome is not None and self._group.rank == 0:
-            self._outcomes.append([_OUTCOME.decode(each) for each in found])
+            self._outcomes.append(decode_all(_OUTCOME, found, "an outcome"))
 
     def _pages(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Yield where each request's pages lie, on the prefill ranks and on the decode ranks; the same on all."""

@@ -12,6 +12,7 @@ import numpy as np
 from trunkline.backend.contract import Operation
 from trunkline.bench.kv.verification import Placed, compare, content
 from trunkline.bench.participant import Blocks, Participant, repeat
+from trunkline.bench.team import decode_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -186,7 +187,7 @@ class TrafficWorker:
     def _collect(self, outcome: _Outcome) -> list[_Outcome]:
         """Wait for all ranks, which nobody disturbs any more then, and return what they found."""
         found = self._group.allgather(msgspec.msgpack.encode(outcome), timeout=self._patience)
-        return [_OUTCOME.decode(each) for each in found]
+        return decode_all(_OUTCOME, found, "an outcome")
 
     @property
     def _patience(self) -> float:
