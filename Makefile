@@ -12,7 +12,7 @@ demo: $(VENV)/.installed ## the main job: two processes, a local etcd, a paged K
 	$(BIN)/trunkline demo
 
 test: $(VENV)/.tests ## all tests that end within ten minutes
-	$(BIN)/python -m pytest -m "not soak" -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak" -n 3 --dist worksteal $(PYTEST_ARGS)
 
 soak: $(VENV)/.tests ## the long ones: long fault sequences, a million mutants, scale
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)

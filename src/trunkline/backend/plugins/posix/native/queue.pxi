@@ -111,6 +111,11 @@ cdef void enqueue(pool_t *pool, job_t *job) noexcept nogil:
     pthread_cond_signal(&pool.work)
 
 
+cdef bint is_serial(const job_t *job) noexcept nogil:
+    """Whether the kernel does one call of the job at a time: writers of a file wait for each other in its page cache."""
+    return job.writes and job.file_count == 1 and job.files[0].block == 0
+
+
 cdef void job_start(pool_t *pool, job_t *job) noexcept nogil:
     cdef int64_t index
     if job.is_listed:
@@ -156,7 +161,10 @@ cdef void job_settle(pool_t *pool, job_t *job) noexcept nogil:
     elif job.is_stopped:
         job_end(pool, job, STOPPED)
     elif not job.is_queued:
-        enqueue(pool, job)
+        if pool.queue.first != NULL:
+            pthread_cond_signal(&pool.work)  # the worker that is just here takes the other one
+        job.is_queued = 1
+        list_push(&pool.queue, job)
 
 
 cdef void job_unqueue(pool_t *pool, job_t *job) noexcept nogil:
@@ -189,7 +197,7 @@ cdef void work_calls(pool_t *pool, job_t *job, scratch_t *scratch) noexcept nogi
         claimed += job.length[end]
         end += 1
     job.next = end
-    if end < job.call_count:
+    if end < job.call_count and not is_serial(job):
         enqueue(pool, job)  # at the end of the queue: jobs take turns
     unlock(pool)
     call = start
