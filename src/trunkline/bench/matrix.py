@@ -98,9 +98,11 @@ def schedule(hosts: Sequence[str]) -> list[tuple[Duel, ...]]:
     rounds: list[tuple[Duel, ...]] = []
     for _ in range(len(ring) - 1):
         half = len(ring) // 2
-        meetings = [(a, b) for a, b in zip(ring[:half], reversed(ring[half:]), strict=True) if None not in (a, b)]
-        for there in (True, False):
-            left = [Duel(*(pair if there else pair[::-1])) for pair in meetings]  # type: ignore[arg-type]
+        opposite = zip(ring[:half], reversed(ring[half:]), strict=True)
+        there = [Duel(a, b) for a, b in opposite if a is not None and b is not None]
+        back = [Duel(b, a) for a, b in there]
+        for duels in (there, back):
+            left = duels
             while left:
                 chosen, left = _apart(left, hosts)
                 rounds.append(tuple(chosen))

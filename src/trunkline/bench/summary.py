@@ -107,10 +107,10 @@ def compare_teams(roles: Roles, step: Step, outcomes: Sequence[Outcome]) -> str:
         outcomes: What all workers found, by rank.
     """
     (first, _), (second, _) = roles.teams
-    rates = [
-        np.sum([outcomes[rank].measured.rates for rank in ranks if outcomes[rank].measured is not None], axis=0)  # type: ignore[union-attr]
-        for _, ranks in roles.teams
-    ]
+    rates = []
+    for _, ranks in roles.teams:
+        measured = [outcomes[rank].measured for rank in ranks]
+        rates.append(np.sum([each.rates for each in measured if each is not None], axis=0))
     ratios = rates[0] / rates[1]
     return (
         f"{step.block_size:,} B × {step.batch_size}: bandwidth of {first} / {second} {np.median(ratios):.2f} "

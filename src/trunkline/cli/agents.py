@@ -19,8 +19,8 @@ from trunkline.cli.option import (
     parse_attributes,
 )
 from trunkline.cli.table import duration, format_table, make_console, pairs, print_table, rich_table, size
-from trunkline.cli.terminal import escape
 from trunkline.errors import StoreUnavailableError
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,8 +27,8 @@ from trunkline.cli.bench_option import add_settings
 from trunkline.cli.bench_ranks import SHARED, run_ranks
 from trunkline.cli.progress import show_steps
 from trunkline.cli.table import print_table, size
-from trunkline.cli.terminal import escape
 from trunkline.errors import FileError
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ import typer
 from trunkline.cli.bench_option import add_settings
 from trunkline.cli.bench_ranks import SHARED, run_ranks
 from trunkline.cli.progress import show_steps
-from trunkline.cli.terminal import escape
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

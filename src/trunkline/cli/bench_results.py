@@ -37,7 +37,7 @@ def import_(
     from trunkline.bench.formats.file import read_file
     from trunkline.bench.formats.nixlbench import import_nixlbench
     from trunkline.bench.record import write_files
-    from trunkline.cli.terminal import escape
+    from trunkline.text import escape
 
     run = import_nixlbench(read_file(log).decode(errors="replace"), log)
     for note in run.notes:
@@ -88,7 +88,7 @@ def compare(
     from trunkline.bench.compare import compare as compare_runs
     from trunkline.bench.formats import read
     from trunkline.bench.result import SETTINGS, find_flaws
-    from trunkline.cli.terminal import escape
+    from trunkline.text import escape
 
     ignored = [name.replace("-", "_") for name in ignore or ()]
     if unknown := sorted(set(ignored) - set(SETTINGS)):
@@ -183,7 +183,7 @@ def _figures(pair: Pair) -> tuple[str, ...]:
 
 
 def _explain(found: Comparison) -> None:
-    from trunkline.cli.terminal import escape
+    from trunkline.text import escape
 
     differing = [
         f"{name} ({' '.join(map(str, one))} | {' '.join(map(str, other))})"

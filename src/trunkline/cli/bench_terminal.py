@@ -14,8 +14,8 @@ from trunkline.bench.roles import assign_roles
 from trunkline.bench.session import find_rank, run_session
 from trunkline.bench.table import LEGEND, Table
 from trunkline.cli.progress import show_steps
-from trunkline.cli.terminal import escape
 from trunkline.errors import GroupError
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trunkline.cli.option import AsJson, Credentials, Devices, GivenStore, Namespace, StoreTimeout  # noqa: TC001 - typer reads the annotations
-from trunkline.cli.terminal import escape
 from trunkline.errors import NoStoreError
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from trunkline.inspection.finding import Finding

@@ -9,7 +9,7 @@ import typer
 
 from trunkline.cli.option import AsJson, Credentials, GivenStore, Namespace, StoreTimeout  # noqa: TC001 - typer reads the annotations
 from trunkline.cli.table import print_table
-from trunkline.cli.terminal import escape
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from trunkline.inspection.garbage import Collected, Plan

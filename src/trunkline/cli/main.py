@@ -23,10 +23,11 @@ from trunkline.cli.ping import ping
 from trunkline.cli.rbac import rbac
 from trunkline.cli.show import show
 from trunkline.cli.take import take
-from trunkline.cli.terminal import escape, escape_logs
+from trunkline.cli.terminal import escape_logs
 from trunkline.cli.wait import wait
 from trunkline.cli.watch import watch
 from trunkline.errors import TrunklineError
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from typer import Context

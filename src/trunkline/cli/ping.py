@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trunkline.cli.option import AsJson, Credentials, Devices, GivenStore, Namespace, Timeout  # noqa: TC001 - typer reads the annotations
-from trunkline.cli.terminal import escape
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import typer
 
 from trunkline.cli.option import AsJson, Credentials, GivenStore, Namespace, StoreTimeout  # noqa: TC001 - typer reads the annotations
 from trunkline.cli.table import duration, make_console, pairs, print_table, size
-from trunkline.cli.terminal import escape
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from trunkline.inspection.detail import AgentDetail, LabelDetail

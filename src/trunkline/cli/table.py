@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trunkline.cli.terminal import escape
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,19 +6,10 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from trunkline.text import escape
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def escape(text: str) -> str:
-    r"""Return the text as one line that a terminal shows as it is; what is not printable becomes ``\x1b``, ``\u202e``.
-
-    Control characters, line separators, marks that change the direction of writing and what is no Unicode are not
-    printable. Rich's markup is: give what this returns to ``rich.text.Text``, or print it without rich.
-    """
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 @contextmanager

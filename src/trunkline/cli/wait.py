@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trunkline.cli.option import AsJson, Credentials, Namespace, Pattern, Selector, Store, Timeout, parse_attributes
-from trunkline.cli.terminal import escape
 from trunkline.errors import DeadlineError, StoreUnavailableError
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

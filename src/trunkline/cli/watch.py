@@ -10,7 +10,7 @@ import typer
 
 from trunkline.cli.option import AsJson, Credentials, GivenStore, Namespace, Pattern, Selector, parse_attributes
 from trunkline.cli.table import pairs
-from trunkline.cli.terminal import escape
+from trunkline.text import escape
 
 if TYPE_CHECKING:
     from trunkline.directory.event import DirectoryEvent

@@ -46,7 +46,7 @@ class NixlRequest:
     def post(self) -> None:
         try:
             self._state = self._agent.transfer(self._handle)
-        except Exception as error:  # NIXL's classes have no base of their own
+        except Exception as error:  # NIXL's classes have no base of their own; _translated would be measured
             raise _failed("posting a transfer", error) from error
 
     def poll(self) -> bool:

@@ -163,7 +163,7 @@ class CachePlan:
             op_type: READ: the decode ranks read; WRITE: the prefill ranks write.
         """
         count = self.blocks_per_page * int(self.pages_of(np.asarray(tokens, np.int64)))
-        pairs = self.pairs + (0, len(self.prefill.page_bytes))  # noqa: RUF005 - numpy adds, it does not append
+        pairs = self.pairs + np.array([0, len(self.prefill.page_bytes)])
         initiators, targets = pairs.T if op_type == "WRITE" else pairs.T[::-1]
         return [
             Flow(initiator=initiator, target=target, block_size=size, count=blocks, total_bytes=size * blocks)

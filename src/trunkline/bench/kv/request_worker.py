@@ -135,7 +135,7 @@ class RequestWorker:
         self._timeout = timeout
         self._sizes = plan.rank_bytes
         first_decode = len(plan.prefill.page_bytes)
-        sources, sinks = (plan.pairs + (0, first_decode)).T  # noqa: RUF005 - numpy adds, it does not append
+        sources, sinks = (plan.pairs + np.array([0, first_decode])).T
         self._initiators, self._targets = (sources, sinks) if op_type == "WRITE" else (sinks, sources)
         self._posted = np.flatnonzero(self._initiators == group.rank)
         self._received = np.flatnonzero(sinks == group.rank)

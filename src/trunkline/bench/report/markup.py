@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+from trunkline.text import escape as visible
+
 _VOID = {"meta"}
 
 
@@ -34,13 +36,6 @@ def element(name: str, /, *children: str, **attributes: str | float | None) -> M
 def join(*children: str) -> Markup:
     """Return markup and texts as one piece of markup; the texts are escaped."""
     return Markup("".join(child if isinstance(child, Markup) else escape(visible(child)) for child in children))
-
-
-def visible(text: str) -> str:
-    r"""Return the text with what is not printable as ``\x1b``, ``\u202e``: nothing reorders or hides what is read."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _number(value: str | float) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.cli.terminal import escape
+from trunkline.text import escape
 
 
 @pytest.mark.parametrize(
