@@ -261,7 +261,7 @@ class Collectives:
         return DeadlineError(
             f"{call.name} of {len(ranks)} workers of group {group!r} at {self._link.store.url}: after "
             f"{deadline.elapsed:.1f} s still waiting for {'rank' if len(missing) == 1 else 'ranks'} {who}.{outage} "
-            "Make the same call again to go on waiting",
+            "Give it a longer timeout, or make the same call again to go on waiting",
             group=group,
             ranks=tuple(missing),
             elapsed=deadline.elapsed,

@@ -270,7 +270,7 @@ class Rendezvous:
         raise DeadlineError(
             f"group {self.group.name!r} at {self.store.url}: {len(missing)} of {self.size} workers did not come within "
             f"{elapsed:.1f} s (missing: {_ranks(missing)}; here: {_ranks(present)}).{state} Start them with the same "
-            "group, size and store, or give them more time with timeout=",
+            "group, size and store, or give them a longer timeout",
             group=self.group.name,
             ranks=tuple(missing),
             present=tuple(present),
