@@ -160,7 +160,8 @@ class Mailbox:
         outage = f" The store can't be reached: {board.outage}." if board.outage else ""
         return DeadlineError(
             f"{what} rank {rank} ({board.place(rank)}) of group {group!r} at {self._link.store.url}: after "
-            f"{deadline.elapsed:.1f} s {state}.{outage} Give it a longer timeout, or make the same call again to go on waiting",
+            f"{deadline.elapsed:.1f} s {state}.{outage} Give it a longer timeout, or make the same "
+            "call again to go on waiting",
             group=group,
             ranks=(rank,),
             elapsed=deadline.elapsed,
