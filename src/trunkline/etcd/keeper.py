@@ -27,7 +27,8 @@ class Keeper:
     """A temporary directory, and a process group, that end with this process, however it ends. A context manager.
 
     What is started with ``process_group=keeper.group`` belongs to it, and no Ctrl-C at the terminal reaches it. Not for
-    several threads at once. A keeper that is killed itself takes nothing along.
+    several threads at once. A keeper that is killed itself takes nothing along. Where there is no ``/proc`` (macOS) it
+    removes the directory only.
 
     Args:
         prefix: What the directory's name begins with.
@@ -88,7 +89,7 @@ def keep(directory: Path) -> None:
 def _others() -> list[int]:
     """Return the processes of this one's group, without itself and those that have ended."""
     own, found = os.getpgrp(), []
-    for folder in Path("/proc").iterdir():
+    for folder in Path("/proc").glob("*"):  # none where there is no /proc
         if not folder.name.isdecimal() or int(folder.name) == os.getpid():
             continue
         with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
