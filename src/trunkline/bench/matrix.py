@@ -13,11 +13,12 @@ from trunkline.backend.contract import Operation
 from trunkline.bench.baseline import memcpy_gb_s
 from trunkline.bench.consistency import Findings, Sender, check, clear, fill
 from trunkline.bench.measure import Lane, Pace, measure
+from trunkline.bench.outcome import Outcome, decode_outcomes
 from trunkline.bench.participant import Blocks, Participant
 from trunkline.bench.result import Row
-from trunkline.bench.statistics import Measured, condense
+from trunkline.bench.roles import Pair
+from trunkline.bench.statistics import condense
 from trunkline.bench.summary import figures
-from trunkline.bench.team import decode_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,31 +61,7 @@ class Shape(NamedTuple):
         return self.block_size * self.batch_size
 
 
-class Duel(NamedTuple):
-    """Two workers, by rank."""
-
-    initiator: int
-    target: int
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What a worker found in one round.
-
-    Attributes:
-        measured: Its times, if it was an initiator.
-        wrong: Blocks that did not hold what they should, on its receiving side.
-        first: Where the first one differs.
-    """
-
-    measured: Measured | None = None
-    wrong: int = 0
-    first: str = ""
-
-
-_OUTCOME = msgspec.msgpack.Decoder(Outcome)
-
-
-def schedule(hosts: Sequence[str]) -> list[tuple[Duel, ...]]:
+def schedule(hosts: Sequence[str]) -> list[tuple[Pair, ...]]:
     """Return rounds in which every worker is once the initiator, and once the target, of every other one.
 
     In no round do two pairs share a worker or a host: what they have in common (a network interface, the memory of a
@@ -95,14 +72,14 @@ def schedule(hosts: Sequence[str]) -> list[tuple[Duel, ...]]:
     """
     # The circle method of tournaments: one stays, the others go round.
     ring: list[int | None] = [*range(len(hosts)), *([None] if len(hosts) % 2 else [])]
-    rounds: list[tuple[Duel, ...]] = []
+    rounds: list[tuple[Pair, ...]] = []
     for _ in range(len(ring) - 1):
         half = len(ring) // 2
         opposite = zip(ring[:half], reversed(ring[half:]), strict=True)
-        there = [Duel(a, b) for a, b in opposite if a is not None and b is not None]
-        back = [Duel(b, a) for a, b in there]
-        for duels in (there, back):
-            left = duels
+        there = [Pair(a, b) for a, b in opposite if a is not None and b is not None]
+        back = [Pair(b, a) for a, b in there]
+        for pairs in (there, back):
+            left = pairs
             while left:
                 chosen, left = _apart(left, hosts)
                 rounds.append(tuple(chosen))
@@ -110,16 +87,16 @@ def schedule(hosts: Sequence[str]) -> list[tuple[Duel, ...]]:
     return rounds
 
 
-def _apart(duels: Sequence[Duel], hosts: Sequence[str]) -> tuple[list[Duel], list[Duel]]:
+def _apart(pairs: Sequence[Pair], hosts: Sequence[str]) -> tuple[list[Pair], list[Pair]]:
     """Return those that share no host, and the others."""
     busy: set[str] = set()
     chosen, left = [], []
-    for duel in duels:
-        its = {hosts[rank] for rank in duel}
+    for pair in pairs:
+        its = {hosts[rank] for rank in pair}
         if busy & its:
-            left.append(duel)
+            left.append(pair)
         else:
-            chosen.append(duel)
+            chosen.append(pair)
             busy |= its
     return chosen, left
 
@@ -178,22 +155,22 @@ class MatrixWorker:
         limit = options.limit_gbps
         if not limit and group.rank == 0:
             limit = memcpy_gb_s(self._shape.transfer_size)
-        for number, duels in enumerate(rounds):
+        for number, pairs in enumerate(rounds):
             self._stepping(number, len(rounds))
-            outcome = self._take_part(engine, participant, number, duels)
+            outcome = self._take_part(engine, participant, number, pairs)
             found = group.gather(msgspec.msgpack.encode(outcome))
             if found is None:
                 continue
-            outcomes = decode_all(_OUTCOME, found, "an outcome")
-            for duel in duels:
-                transport = participant.transports[f"{duel.initiator}-{duel.target}"]
-                row = self._row(engine.name, transport, duel, outcomes, limit)
-                self._measured(row, outcomes[self._receiver(duel)].first)
+            outcomes = decode_outcomes(found)
+            for pair in pairs:
+                transport = participant.transports[f"{pair.initiator}-{pair.target}"]
+                row = self._row(engine.name, transport, pair, outcomes, limit)
+                self._measured(row, outcomes[self._receiver(pair)].first)
         group.barrier()  # nobody takes memory back that others may still use
 
-    def _take_part(self, engine: Engine, participant: Participant, number: int, duels: Sequence[Duel]) -> Outcome:
+    def _take_part(self, engine: Engine, participant: Participant, number: int, pairs: Sequence[Pair]) -> Outcome:
         options, rank = self._options, self._group.rank
-        own = next((duel for duel in duels if rank in duel), None)
+        own = next((pair for pair in pairs if rank in pair), None)
         if own is not None and options.check_consistency:
             sender = self._sender(number, own)
             area = participant.areas[NEAR if rank == own.initiator else FAR]
@@ -227,18 +204,18 @@ class MatrixWorker:
 
         return [[lane(thread * depth + place) for place in range(depth)] for thread in range(self._options.num_threads)]
 
-    def _receiver(self, duel: Duel) -> int:
-        return duel.target if self._operation is Operation.WRITE else duel.initiator
+    def _receiver(self, pair: Pair) -> int:
+        return pair.target if self._operation is Operation.WRITE else pair.initiator
 
-    def _sender(self, number: int, duel: Duel) -> Sender:
-        source, sink = duel if self._operation is Operation.WRITE else duel[::-1]
+    def _sender(self, number: int, pair: Pair) -> Sender:
+        source, sink = pair if self._operation is Operation.WRITE else pair[::-1]
         return Sender(self._options.seed, number, source, sink, 0)
 
     def _blocks(self, area: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
         return (area[start : start + self._size] for start in range(0, len(area), self._size))
 
-    def _row(self, engine: str, transport: str, duel: Duel, outcomes: Sequence[Outcome], limit: float) -> Row:
-        options, measured = self._options, outcomes[duel.initiator].measured
+    def _row(self, engine: str, transport: str, pair: Pair, outcomes: Sequence[Outcome], limit: float) -> Row:
+        options, measured = self._options, outcomes[pair.initiator].measured
         assert measured is not None
         rate = measured.rate / 1e9
         return Row(
@@ -253,8 +230,8 @@ class MatrixWorker:
             pairs=1,
             num_threads=options.num_threads,
             pipeline_depth=options.pipeline_depth,
-            initiator=duel.initiator,
-            target=duel.target,
+            initiator=pair.initiator,
+            target=pair.target,
             block_size=self._size,
             batch_size=self._count,
             iterations=measured.transfer.count,
@@ -262,7 +239,7 @@ class MatrixWorker:
             **figures([measured]),
             limit_gb_s=limit,
             limit_percent=100 * rate / limit,
-            wrong=outcomes[self._receiver(duel)].wrong if options.check_consistency else None,
+            wrong=outcomes[self._receiver(pair)].wrong if options.check_consistency else None,
         )
 
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trunkline.bench.options import Options
+    from trunkline.bench.outcome import Outcome
     from trunkline.bench.plan import Step
     from trunkline.bench.roles import Roles
     from trunkline.bench.statistics import Measured
     from trunkline.bench.team import Link
-    from trunkline.bench.worker import Outcome
 
 
 def summarise(

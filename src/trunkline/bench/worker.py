@@ -5,24 +5,22 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from trunkline.backend.contract import Operation
 from trunkline.bench.baseline import memcpy_gb_s
 from trunkline.bench.consistency import Findings, Sender, check, clear, fill
 from trunkline.bench.measure import Lane, Pace, measure
 from trunkline.bench.memory import Buffers, Places
 from trunkline.bench.notifications import RoundTrip, echo
+from trunkline.bench.outcome import Outcome, decode_outcomes
 from trunkline.bench.plan import plan_steps
 from trunkline.bench.roles import assign_roles
-from trunkline.bench.statistics import Measured, condense
+from trunkline.bench.statistics import condense
 from trunkline.bench.storage import Storage
 from trunkline.bench.summary import compare_teams, summarise
 from trunkline.bench.team import (
     Card,
     Introduction,
     Link,
-    decode_all,
     decode_cards,
     decode_introductions,
     decode_links,
@@ -72,23 +70,6 @@ class Listener(Protocol):
     def warn(self, text: str) -> None:
         """Something that a reader of the results should know at once (at rank 0)."""
         ...
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What a worker found in one step.
-
-    Attributes:
-        measured: Its times, if it is an initiator.
-        wrong: Blocks that did not hold what they should, on its receiving side.
-        first: Where the first one differs.
-    """
-
-    measured: Measured | None
-    wrong: int
-    first: str
-
-
-_OUTCOME = msgspec.msgpack.Decoder(Outcome)
 
 
 class Worker:
@@ -198,7 +179,7 @@ class Worker:
         limit = self._limit(step) if self._rank == 0 else None  # while the others wait for it
         outcomes = self._group.gather(encode(outcome))
         if outcomes is not None:
-            self._report(step, decode_all(_OUTCOME, outcomes, "an outcome"), limit)
+            self._report(step, decode_outcomes(outcomes), limit)
 
     def _measure(self, engine: Engine, step: Step) -> list[Samples]:
         """Measure the teams in turn, this worker's among them."""

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tests.unit.bench.kv.ranks import CopyEngine, Threads, run_ranks
 from tests.unit.bench.sample import make_row
 
-from trunkline.bench.matrix import Duel, MatrixWorker, Shape, find_outliers, schedule
+from trunkline.bench.matrix import MatrixWorker, Shape, find_outliers, schedule
 from trunkline.bench.options import Options
+from trunkline.bench.roles import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,10 +32,10 @@ def rows_of(size: int, slow: Mapping[tuple[int, int], float]) -> list[Row]:
 @given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=12))
 def test_every_pair_meets_both_ways_and_shares_no_host_with_another(hosts: list[str]) -> None:
     rounds = schedule(hosts)
-    assert sorted(itertools.chain(*rounds)) == [Duel(*pair) for pair in itertools.permutations(range(len(hosts)), 2)]
-    for duels in rounds:
-        busy = [host for duel in duels for host in {hosts[rank] for rank in duel}]
-        assert duels
+    assert sorted(itertools.chain(*rounds)) == [Pair(*pair) for pair in itertools.permutations(range(len(hosts)), 2)]
+    for pairs in rounds:
+        busy = [host for pair in pairs for host in {hosts[rank] for rank in pair}]
+        assert pairs
         assert len(busy) == len(set(busy))
 
 
@@ -44,7 +45,7 @@ def test_workers_of_different_hosts_need_the_fewest_rounds(size: int, expected: 
 
 
 def test_workers_of_one_host_meet_one_pair_after_the_other() -> None:
-    assert all(len(duels) == 1 for duels in schedule(["here"] * 5))
+    assert all(len(pairs) == 1 for pairs in schedule(["here"] * 5))
 
 
 def test_a_slow_pair_is_named() -> None:
