@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import threading
 import time
@@ -26,6 +24,7 @@ from trunkline.transfer.combined import CombinedRequest
 from trunkline.transfer.handle import TransferHandle
 from trunkline.transfer.inbox import Inbox, Notification
 from trunkline.transfer.target import Target
+from trunkline.transfer.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,9 +43,6 @@ IDLE_WAKEUP = 60.0
 
 POLL_SPIN = 100e-6
 """Seconds that waiting for a notification polls before it sleeps."""
-
-TIMER_SLACK = 64
-"""How many timers of ended transfers are kept before they are swept."""
 
 
 class Engine:
@@ -84,9 +80,7 @@ class Engine:
         self.active: set[TransferHandle] = set()
         self._finished: deque[TransferHandle] = deque()
         self._on_link_failure = on_link_failure
-        self._timers: list[tuple[float, int, TransferHandle, int, Event | None]] = []
-        self._timer_lock = threading.Lock()
-        self._timer_order = itertools.count()
+        self._timers = Timers()
         self._delivery_lock = threading.Lock()  # from a backend's queue to the inbox, in order
         self._closed = False
         self._closing = threading.Event()
@@ -234,13 +228,7 @@ class Engine:
 
     def schedule(self, at: float, handle: TransferHandle, round_number: int, event: Event | None) -> None:
         """At ``time.monotonic() == at``, if that round still runs, give the handle EXPIRE, or with None force it."""
-        with self._timer_lock:
-            if len(self._timers) > 2 * len(self.active) + TIMER_SLACK:
-                self._timers = [timer for timer in self._timers if timer[2].is_running(timer[3])]
-                heapq.heapify(self._timers)
-            first = not self._timers or at < self._timers[0][0]
-            heapq.heappush(self._timers, (at, next(self._timer_order), handle, round_number, event))
-        if first:
+        if self._timers.add(at, handle, round_number, event, active=len(self.active)):
             for backend in self._driven:
                 backend.wake()
 
@@ -361,7 +349,7 @@ class Engine:
     def _drive(self, backend: ProgressingBackend) -> None:
         try:
             while not self._closing.is_set():
-                backend.run(self._next_timer())
+                backend.run(self._timers.next(time.monotonic() + IDLE_WAKEUP))
                 self._settle_finished(backend)
                 for link in backend.take_failed_peers():
                     if self._on_link_failure is not None:
@@ -387,20 +375,8 @@ class Engine:
                 if payloads or dropped:
                     self.inbox.deliver(payloads, dropped)
 
-    def _next_timer(self) -> float:
-        with self._timer_lock:
-            idle = time.monotonic() + IDLE_WAKEUP
-            return min(self._timers[0][0], idle) if self._timers else idle
-
     def _fire_timers(self) -> None:
-        now = time.monotonic()
-        due: list[tuple[TransferHandle, Event | None]] = []
-        with self._timer_lock:
-            while self._timers and self._timers[0][0] <= now:
-                _, _, handle, round_number, event = heapq.heappop(self._timers)
-                if handle.is_running(round_number):
-                    due.append((handle, event))
-        for handle, event in due:
+        for handle, event in self._timers.take_due(time.monotonic()):
             if event is not None:
                 handle.end(event)
             else:
