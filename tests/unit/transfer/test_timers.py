@@ -16,6 +16,10 @@ class Handle:
         return self.round_number == round_number
 
 
+def due(timers: Timers, now: float) -> list[tuple[Any, Event | None]]:
+    return [*timers.take_due(now)]
+
+
 def add(timers: Timers, at: float, handle: Handle, round_number: int = 2, event: Event | None = None) -> bool:
     return timers.add(at, cast("Any", handle), round_number, event, active=1)
 
@@ -37,8 +41,8 @@ def test_what_is_due_is_taken_once_in_order_and_only_of_rounds_that_run() -> Non
     add(timers, 1.0, expiring, event=Event.EXPIRE)
     add(timers, 1.0, again, round_number=1)  # of a round that has ended
     add(timers, 3.0, later)
-    assert timers.take_due(2.0) == [(expiring, Event.EXPIRE), (forced, None)]
-    assert timers.take_due(2.0) == []
+    assert due(timers, 2.0) == [(expiring, Event.EXPIRE), (forced, None)]
+    assert due(timers, 2.0) == []
     assert timers.next(60.0) == 3.0
 
 
@@ -49,4 +53,4 @@ def test_timers_of_rounds_that_ended_are_swept() -> None:
     for _ in range(10 * SLACK):
         add(timers, 1.0, ended)
     assert len(timers) <= SLACK + 4
-    assert timers.take_due(9.0) == [(running, None)]
+    assert due(timers, 9.0) == [(running, None)]
