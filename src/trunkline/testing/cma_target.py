@@ -31,6 +31,7 @@ from trunkline.backend.contract import ConnectionInfo
 from trunkline.backend.plugins.cma import CmaBackend
 from trunkline.errors import ClosedError
 from trunkline.memory.kind import MemoryKind
+from trunkline.testing.waiting import stop_process
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -98,8 +99,7 @@ class CmaTarget:
 
     def stop(self) -> None:
         """Stop it (SIGSTOP), and return when all its threads stand still."""
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+        stop_process(self._process)
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""

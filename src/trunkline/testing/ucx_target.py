@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -21,8 +20,10 @@ from trunkline.backend.contract import ConnectionInfo
 from trunkline.backend.plugins.ucx import UcxBackend
 from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.model import RemoteKeys
+from trunkline.testing.waiting import stop_process
 
 if TYPE_CHECKING:
+    import signal
     from types import TracebackType
 
     from trunkline.backend.contract import Slots
@@ -76,8 +77,7 @@ class UcxTarget:
 
     def stop(self) -> None:
         """Stop it (SIGSTOP), and return when all its threads stand still."""
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+        stop_process(self._process)
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from trunkline import Agent
+from trunkline.testing.waiting import stop_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,8 +44,7 @@ class Target:
         return json.loads(self.process.stdout.readline())
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        stop_process(self.process)
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)

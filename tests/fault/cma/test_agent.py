@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
 from trunkline.testing.backend import PATIENCE
 from trunkline.testing.cma_target import TargetMemory
-from trunkline.testing.waiting import eventually
+from trunkline.testing.waiting import eventually, stop_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,7 @@ def test_its_notification_is_said_to_have_failed(scene: Scene) -> None:
 
 def test_made_before_the_peer_has_answered(scene: Scene) -> None:
     """As through NIXL's API: one handle, posted again and again. The stopped target can't answer."""
-    scene.process.send_signal(19)
+    stop_process(scene.process)
     agent = scene.agent
     target = agent.load_peer(scene.card).target
     mine = DescriptorList.of(MemoryKind.DRAM, [(scene.memory.ctypes.data, 4096, 0)])
@@ -149,7 +150,7 @@ def test_made_before_the_peer_has_answered(scene: Scene) -> None:
     )
     assert handle.backends == ("UCX",)
     assert "CMA: the peer has not answered yet" in str(agent.explain(handle))
-    scene.process.send_signal(18)
+    scene.process.send_signal(signal.SIGCONT)
     eventually(lambda: target.links["CMA"].obstacle is None)
     for value in (2, 3):
         scene.memory[:] = value

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from trunkline.store import open_store
+from trunkline.testing.waiting import stop_process
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -64,8 +65,7 @@ class Member:
 
     def stop(self) -> None:
         """SIGSTOP; return when the process stands."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        stop_process(self.process)
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)

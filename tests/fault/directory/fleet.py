@@ -26,6 +26,7 @@ from trunkline.metadata.key import MetadataKey
 from trunkline.store import open_store
 from trunkline.store.contract import Delete, Transaction
 from trunkline.testing.proxy import TcpProxy
+from trunkline.testing.waiting import stop_process
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -106,8 +107,7 @@ class Member:
 
     def stop(self) -> None:
         """SIGSTOP; return when the process stands."""
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+        stop_process(self._process)
 
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
