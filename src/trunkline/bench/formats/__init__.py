@@ -18,18 +18,18 @@ __all__ = ["Format", "read", "write"]
 Format = Literal["csv", "json"]
 
 
-def write(run: Run, path: str | Path, format: Format) -> None:  # noqa: A002 # what it is
+def write(run: Run, path: str | Path, kind: Format) -> None:
     """Write a run to a file, whole or not at all.
 
     Args:
         run: What was measured.
         path: Where to; ``-`` is standard output. What is there is replaced once the new file is safely written.
-        format: ``csv``: one line for each row; ``json``: the whole run.
+        kind: ``csv``: one line for each row; ``json``: the whole run.
 
     Raises:
         FileError: It can't be written (the disk is full, for one); an older file is as it was.
     """
-    write_file(path, encode_csv(run) if format == "csv" else encode_json(run))
+    write_file(path, encode_csv(run) if kind == "csv" else encode_json(run))
 
 
 def read(path: str | Path) -> Run:
