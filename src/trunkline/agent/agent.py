@@ -191,9 +191,9 @@ class Agent(PhoneBook, Transfers, Backends):
     def deregister(self, memory: MemoryPart, *, drain: float = DRAIN, timeout: Timeout = DEFAULT) -> None:
         """Take memory back. The memory must stay mapped until this returns.
 
-        If it was published, it is withdrawn first, and peers get ``drain`` seconds to hear of it. Remote agents are
-        kept out by their own Trunkline only: UCX lets a peer that has not heard write to memory that is no longer
-        registered.
+        If it was published, it is withdrawn first, and peers get ``drain`` seconds to hear of it. What was registered
+        after the last ``publish`` goes at once, and without the store. Remote agents are kept out by their own
+        Trunkline only: UCX lets a peer that has not heard write to memory that is no longer registered.
 
         Args:
             memory: What :meth:`register` returned, or any view of it (all of that registration goes); or a

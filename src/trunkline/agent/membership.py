@@ -64,6 +64,8 @@ class Membership:
         self._followed: set[str] = set()  # NIXL's own agents, whose keys are watched one by one
         self._following = threading.Lock()  # guards it; before the observer's lock
         self._turn = threading.Lock()  # so that what is published last is the latest; held while the store works
+        self._revision = 0  # of what the store holds, as the last call that asked has left it
+        self._changed_at = clock.monotonic()
         if store_options and not isinstance(store, str):
             raise ConfigurationError(f"agent {name!r}: store_options are for a store that is given by its URL")
         with contextlib.ExitStack() as cleanup:
@@ -93,20 +95,29 @@ class Membership:
             StoreError, SupersededError, DeadlineError: As for Agent.publish.
         """
         with self._my_turn(deadline):
+            return self._publish(label, *describe(), deadline)
+
+    def publish_change(
+        self, label: str, describe: Callable[[], tuple[bytes, bytes | None]], deadline: Deadline
+    ) -> None:
+        """Publish as :meth:`publish` does, but ask nothing of the store if it holds that already."""
+        with self._my_turn(deadline):
             metadata, catalog = describe()
-            return self.publisher.publish(metadata, catalog=catalog, label=label, timeout=deadline.remaining())
+            if not self.publisher.holds(metadata, catalog=catalog, label=label):
+                self._publish(label, metadata, catalog, deadline)
 
     def withdraw(self, label: str | None, deadline: Deadline) -> int:
         """Take back what was published, or one label of it; return the revision. Raises as :meth:`publish`."""
         with self._my_turn(deadline):
-            return self.publisher.withdraw(label=label, timeout=deadline.remaining())
+            return self._note(self.publisher.withdraw(label=label, timeout=deadline.remaining()))
 
     def update(
         self, deadline: Deadline, *, attributes: Mapping[str, str] | None = None, state: State | None = None
     ) -> int:
         """Change what the agent says of itself; return the revision. Raises as :meth:`publish`."""
         with self._my_turn(deadline):
-            return self.publisher.update(attributes=attributes, state=state, timeout=deadline.remaining())
+            timeout = deadline.remaining()
+            return self._note(self.publisher.update(attributes=attributes, state=state, timeout=timeout))
 
     def fetch(
         self, names: Iterable[str], label: str, except_incarnations: Collection[str], deadline: Deadline
@@ -133,8 +144,10 @@ class Membership:
                     self.observer.unfollow(MetadataKey(place, name).agent_prefix)
 
     def wait_heard(self, drain: float, deadline: Deadline) -> None:
-        """Give peers time to hear of a change."""
-        self._clock.wait(threading.Event(), deadline.remaining(at_most=drain))
+        """Give peers time to hear of the latest change: ``drain`` seconds from when it was made."""
+        left = self._changed_at + drain - self._clock.monotonic()
+        if left > 0:
+            self._clock.wait(threading.Event(), deadline.remaining(at_most=left))
 
     def close(self, drain: float, deadline: Deadline) -> None:
         """Give the name up, and give peers time to hear of it. Never raises for a store that is away."""
@@ -144,6 +157,7 @@ class Membership:
         except TrunklineError as error:
             log.warning("agent %r: its keys stay until the lease ends: %s", self._name, error)
         if was_published:
+            self._changed_at = self._clock.monotonic()
             self.wait_heard(drain, deadline)
 
     def disconnect(self) -> None:
@@ -151,6 +165,15 @@ class Membership:
         for name in list(self._followed):  # other agents of this process go on with the observer
             self.unfollow_nixl(name)
         self._cleanup.close()
+
+    def _publish(self, label: str, metadata: bytes, catalog: bytes | None, deadline: Deadline) -> int:
+        timeout = deadline.remaining()
+        return self._note(self.publisher.publish(metadata, catalog=catalog, label=label, timeout=timeout))
+
+    def _note(self, revision: int) -> int:
+        if revision != self._revision:
+            self._revision, self._changed_at = revision, self._clock.monotonic()
+        return revision
 
     @contextlib.contextmanager
     def _my_turn(self, deadline: Deadline) -> Iterator[None]:

@@ -312,7 +312,7 @@ class PhoneBook(ABC):
             return
         for label in membership.publisher.labels:
             if label == DEFAULT_LABEL:
-                membership.publish(label, partial(self._describe, DEFAULT_LABEL), deadline)
+                membership.publish_change(label, partial(self._describe, DEFAULT_LABEL), deadline)
                 continue
             with self._lock:
                 if label not in self._parts:  # another thread has just withdrawn it
@@ -321,7 +321,7 @@ class PhoneBook(ABC):
                 parts = self._memory.remaining(parts)
                 self._parts[label] = (parts, connection_info)
             if parts or connection_info:
-                membership.publish(label, partial(self._describe, label), deadline)
+                membership.publish_change(label, partial(self._describe, label), deadline)
             else:
                 membership.withdraw(label, deadline)
         membership.wait_heard(drain, deadline)

@@ -98,6 +98,7 @@ class Publisher:
         self._backoff = Backoff()
         self._pid = os.getpid()
         self._holder = Holder(store, key, ttl, clock, observer, mend=partial(observer.upkeep.request, self))
+        self._held: Content | None = self._content  # the content, if the store is known to hold just that
         self._holder.claim(self._presence, self._content, Deadline(timeout, clock), takeover=takeover)
 
     @property
@@ -184,6 +185,14 @@ class Publisher:
                 catalog = self._content.catalog
             return self._change(self._presence, Content(labels, catalog), deadline)
 
+    def holds(self, metadata: bytes, *, catalog: bytes | None, label: str) -> bool:
+        """Return whether the store holds just this under a label, and this catalog, as far as is known without asking.
+
+        Not while another thread publishes.
+        """
+        held = self._held
+        return held is not None and held.labels.get(label) == metadata and held.catalog == catalog
+
     def withdraw(self, *, label: str | None = None, timeout: float | None = 30.0) -> int:
         """Delete what was published and return the revision at which it was gone. The name stays held.
 
@@ -259,6 +268,7 @@ class Publisher:
                 return None
             deadline = Deadline(MEND_TIMEOUT + self._content.size / MEND_RATE, self._clock)
             holder.hold(self._presence, self._content, deadline)
+            self._held = self._content
         except TrunklineError as error:
             if holder.is_superseded or isinstance(error, (ClosedError, ForkedError)):
                 return None
@@ -312,12 +322,14 @@ class Publisher:
     def _change(self, presence: Presence, content: Content, deadline: Deadline) -> int:
         """Make this what is published. What a passing failure prevents is made up for in the background."""
         before = self._presence, self._content
-        self._presence, self._content = presence, content
+        self._presence, self._content, self._held = presence, content, None
         try:
-            return self._holder.hold(presence, content, deadline, write_again=True)
+            revision = self._holder.hold(presence, content, deadline, write_again=True)
         except TrunklineError as error:
             if error.retryable:
                 self._observer.upkeep.request(self, self._backoff.next_delay())
             elif not self._holder.is_superseded:
                 self._presence, self._content = before
             raise
+        self._held = content
+        return revision

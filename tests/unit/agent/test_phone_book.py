@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,10 @@ from trunkline.errors import (
     SupersededError,
     TrunklineError,
 )
+from trunkline.metadata.key import DEFAULT_NAMESPACE, MetadataKey
+from trunkline.store import open_store
+from trunkline.testing.clock import FakeClock
+from trunkline.testing.faulty_store import FaultyStore
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -129,3 +134,47 @@ def test_a_closed_agent_refuses(agent: Agent) -> None:
         agent.publish()
     with pytest.raises(ClosedError):
         agent.watch()
+
+
+def test_peers_are_given_time_to_hear_of_what_was_withdrawn_and_of_nothing_else(store: str) -> None:
+    clock = FakeClock()
+    with Agent("prefill-0", store=store, backends=("loopback",), clock=clock) as agent, ThreadPoolExecutor(1) as thread:
+        try:
+            published = agent.register(np.zeros(64, np.uint8), name="kv")
+            agent.publish()
+            clock.advance(60)
+            scratch = agent.register(np.zeros(64, np.uint8), name="scratch")
+            thread.submit(agent.deregister, scratch, drain=30).result(timeout=10)  # nobody has heard of it: no wait
+
+            under_way = thread.submit(agent.deregister, published, drain=20)
+            catalog = MetadataKey(DEFAULT_NAMESPACE, "prefill-0").catalog
+            with open_store(store) as other:
+                eventually(lambda: other.get(catalog, timeout=1)[0] is None)
+            clock.advance(19)
+            with pytest.raises(TimeoutError):
+                under_way.result(timeout=0.1)
+            clock.advance(1)
+            under_way.result(timeout=10)
+        finally:
+            clock.advance(1000)  # whoever waits still
+            agent.close(drain=0)
+
+
+def test_memory_that_nobody_has_heard_of_goes_without_the_store(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        FaultyStore(open_store(store)) as asked,
+        Agent("prefill-0", store=asked, backends=("loopback",)) as agent,
+    ):
+        kv = agent.register(np.zeros(64, np.uint8), name="kv")
+        agent.publish()
+        agent.publish(label="kv", segments=kv)
+        scratch = agent.register(np.zeros(64, np.uint8))
+        with monkeypatch.context() as patch:
+            patch.setattr(asked, "transact", None)
+            patch.setattr(asked, "get", None)
+            agent.deregister(scratch)
+            with pytest.raises(TypeError):
+                agent.deregister(kv)
+        agent.deregister(kv)
+        assert agent._membership is not None
+        assert agent._membership.publisher.labels == ("metadata",)

@@ -162,6 +162,25 @@ def test_withdrawing_deletes_all_but_the_record_and_the_marker_comes_back_later(
     assert session.lost is None
 
 
+def test_what_the_store_holds_is_known_until_that_is_in_doubt(store: FaultyStore, session: Publisher) -> None:
+    def holds(metadata: bytes, catalog: bytes | None = b"c", label: str = "metadata") -> bool:
+        return session.holds(metadata, catalog=catalog, label=label)
+
+    assert not holds(b"1")
+    session.publish(b"1", catalog=b"c")
+    assert [holds(b"1"), holds(b"2"), holds(b"1", None), holds(b"1", label="kv")] == [True, False, False, False]
+    for fault in (Fault.LOST_ANSWER, Fault.LOST_REQUEST):
+        store.faults.append(fault)
+        with pytest.raises(StoreUnavailableError):
+            session.publish(b"2", catalog=b"c")
+        assert [holds(b"1"), holds(b"2")] == [False, False]
+        eventually(lambda: session.mend() is None)
+        assert [holds(b"1"), holds(b"2")] == [False, True]
+        session.publish(b"1", catalog=b"c")
+    session.withdraw()
+    assert not holds(b"1")
+
+
 def test_withdrawing_one_label_leaves_the_others(store: FaultyStore, session: Publisher) -> None:
     session.publish(b"full", catalog=b"c")
     session.publish(b"part", label="part")
