@@ -140,13 +140,17 @@ class LeaseKeeper:
     def _run(self) -> None:
         backoff = Backoff()
         fruitless = 0  # streams in a row that brought no answer
+        is_told = False
         while self._wait_for_due(pipeline := self._new_pipeline()):
             tries, reason = self._carry(pipeline)
             fruitless = 0 if pipeline.has_answered else fruitless + 1
             if not fruitless:
                 backoff.reset()
+                is_told = False
             elif fruitless >= tries and not self._is_closed:
-                _log.warning("no lease is refreshed by etcd at %s: %s", self._connection.config.url, reason)
+                level = logging.INFO if is_told else logging.WARNING  # once in an outage
+                _log.log(level, "no lease is refreshed by etcd at %s: %s", self._connection.config.url, reason)
+                is_told = True
                 self._connection.pause(self._at_most_due(backoff.next_delay()))
 
     def _carry(self, pipeline: _Pipeline) -> tuple[int, str]:

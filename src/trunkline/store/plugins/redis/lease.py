@@ -119,6 +119,7 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         backoff = Backoff()
+        is_told = False
         while True:
             self._wake.clear()
             now = self._clock.monotonic()
@@ -133,10 +134,12 @@ class LeaseKeeper:
             try:
                 self._refresh(due, now)
                 backoff.reset()
+                is_told = False
             except ClosedError:
                 return
             except StoreError as error:
-                _log.warning("no lease is refreshed: %s", error)
+                _log.log(logging.INFO if is_told else logging.WARNING, "no lease is refreshed: %s", error)
+                is_told = True  # once in an outage
                 self._clock.wait(self._wake, min(backoff.next_delay(), min(each.ttl for each in due) / 3))
 
     def _refresh(self, due: list[RedisLease], now: float) -> None:
