@@ -54,6 +54,18 @@ def test_several_pairs_behind_the_tags_of_a_launcher() -> None:
     assert any("50 GB/s for each pair" in note for note in run.notes)
 
 
+def test_times_and_blank_lines_that_a_ci_adds_and_what_another_program_prints_after() -> None:
+    lines = (LOGS / "old-columns.log").read_text().splitlines()
+    lines[-1] = "67108864            1              39.7           1.6102e+06     1572.4         1688.4"
+    lines += ["Total Write Size (B): 16777216", "+ for op_type in READ WRITE", "I0218 06:59:46 139 cache_hits: 0"]
+    run = import_nixlbench("".join(f"[2026-11-25T10:17:33.487Z] {line}\n\n" for line in lines), "log")
+    plain = read("old-columns.log")
+    assert run.rows[:-1] == plain.rows[:-1]
+    assert (run.rows[-1].block_size, run.rows[-1].bandwidth_gb_s) == (67108864, 1688.4)
+    assert run.options == plain.options
+    assert run.notes == plain.notes
+
+
 def test_several_runs_keep_what_each_measured() -> None:
     run = read("several-runs.log")
     assert [(row.backend, row.op_type, row.iterations) for row in run.rows] == [("UCX", "READ", 1008)] * 9 + [
