@@ -113,15 +113,37 @@ def move(make: Callable[[], Sequence[Request]], timeout: float) -> Times:
         DeadlineError: One is not after so many seconds.
         TrunklineError: One failed.
     """
-    began = _now()
-    requests = make()
-    made = _now()
-    for request in requests:
-        request.post()
-    posted = _now()
-    for request in requests:
-        request.wait(timeout)
-    return Times(made - began, posted - made, _now() - made)
+    ((times,), _) = move_all([make], timeout)
+    return times
+
+
+def move_all(makers: Sequence[Callable[[], Sequence[Request]]], timeout: float) -> tuple[tuple[Times, ...], int]:
+    """Make and post several groups of requests, one group after the other, and wait for them in that order.
+
+    Returns:
+        What each took until it and those before it were done, and nanoseconds in all.
+
+    Raises:
+        DeadlineError: One is not done so many seconds after it was first waited for.
+        TrunklineError: One failed.
+    """
+    started: list[tuple[Sequence[Request], int, int, int]] = []
+    first = began = posted = end = _now()
+    for make in makers:
+        began = posted
+        requests = make()
+        made = _now()
+        for request in requests:
+            request.post()
+        posted = _now()
+        started.append((requests, began, made, posted))
+    times: list[Times] = []
+    for requests, began, made, posted in started:
+        for request in requests:
+            request.wait(timeout)
+        end = _now()
+        times.append(Times(made - began, posted - made, end - made))
+    return tuple(times), end - first
 
 
 def repeat(requests: Sequence[Request], timeout: float) -> int:

@@ -56,14 +56,17 @@ def requests(
     access_pattern: AccessPattern = None,
     precision: Precision = None,
     warmup_iter: Annotated[
-        int, typer.Option(min=0, help="How often the first request is moved before anything is measured.")
+        int, typer.Option(min=0, help="How often the first requests are moved before anything is measured.")
     ] = 5,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="How many requests are moved at once; the next begin when all are there.")
+    ] = 1,
     **given: Any,
 ) -> None:
     """Move the KV caches of requests from prefill ranks to decode ranks, and print what a request takes.
 
     There are as many workers as ranks, prefill ranks first: with --tp 2 and --decode-tp 4 --local 6 starts them here.
-    The requests are moved one after another; their pages lie scattered in memory.
+    The requests are moved one after another, or --concurrency at once; their pages lie scattered in memory.
     """
     own = {name: value for name, value in locals().items() if name != "given"}
 
@@ -77,7 +80,8 @@ def requests(
     shape = find_model(model)
     lengths = find_lengths(run, trace, num_requests, given["seed"] or 0)
     longest = int(run.plan(shape).pages_of(lengths.inputs).max())
-    plan = run.plan(shape, pages=longest)
+    concurrency = min(concurrency, len(lengths.inputs))
+    plan = run.plan(shape, pages=longest * concurrency)
     options = _options(given, plan.rank_bytes.tolist())
     op_type: Literal["READ", "WRITE"] = "READ" if options.op_type == "READ" else "WRITE"
 
@@ -89,12 +93,13 @@ def requests(
             op_type=op_type,
             seed=options.seed,
             warmup=warmup_iter,
+            concurrency=concurrency,
             is_checked=options.check_consistency,
             timeout=options.timeout,
         )
 
     sizes = measure_sizes(plan, lengths, op_type)
-    facts = {"the workload": _digest(sizes, lengths.inputs.tolist(), lengths.outputs.tolist())}
+    facts = {"the workload": _digest(sizes, concurrency, lengths.inputs.tolist(), lengths.outputs.tolist())}
     _run(options, ["requests", *_arguments(own)], facts, make, _request_table)
 
 
@@ -224,11 +229,12 @@ def _introducer(options: Options) -> Callable[[dict[str, str]], None]:
 
 def _request_table(found: RequestRun) -> None:
     print_table(
-        ("REQUESTS", "TOKENS", "MOVED (GB)", "AVG (ms)", "P50 (ms)", "P90 (ms)", "P99 (ms)", "GB/S", "INPUT TOKENS/S",
-         "OUTPUT TOKENS/S"),
+        ("REQUESTS", "AT ONCE", "TOKENS", "MOVED (GB)", "AVG (ms)", "P50 (ms)", "P90 (ms)", "P99 (ms)", "GB/S",
+         "INPUT TOKENS/S", "OUTPUT TOKENS/S"),
         [
             (
                 str(len(found.requests)),
+                str(found.concurrency),
                 str(sum(each.input_tokens for each in found.requests)),
                 f"{sum(each.bytes for each in found.requests) / 1e9:.3f}",
                 _milliseconds(found.latency_avg_us),

@@ -47,9 +47,9 @@ def found(*arguments: str) -> dict[str, Any]:
 def test_requests_between_other_splits(model: str, op_type: str, split: tuple[str, ...], pairs: set[str]) -> None:
     document = found(
         "requests", "--model", model, *split, "--local", "3", "--isl", "uniform:1:300", "--num-requests", "3",
-        "--op-type", op_type,
+        "--op-type", op_type, "--concurrency", "2",
     )  # fmt: skip
-    assert document["wrong"] == 0
+    assert (document["wrong"], document["concurrency"]) == (0, 2)
     assert len(document["requests"]) == 3
     assert set(document["transports"]) == pairs
     assert all(0 < each["prepare_us"] < each["latency_us"] for each in document["requests"])

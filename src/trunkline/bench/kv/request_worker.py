@@ -1,4 +1,4 @@
-"""Moving the caches of requests, one request after another, and what that took."""
+"""Moving the caches of requests, one or several at once, and what that took."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from trunkline.backend.contract import Operation
 from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.sizes import CacheSizes, measure_sizes
 from trunkline.bench.kv.verification import Placed, compare, content
-from trunkline.bench.participant import Blocks, Participant, Times, move
+from trunkline.bench.participant import Blocks, Participant, Times, move_all
 from trunkline.bench.team import decode_all
+from trunkline.errors import GroupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,7 +33,8 @@ class RequestTime(msgspec.Struct, frozen=True, kw_only=True):
         input_tokens: Of the request.
         output_tokens: Of the request.
         bytes: That moved, over all ranks.
-        latency_us: From the beginning of preparing until the last block was there, at the rank that took longest.
+        latency_us: From the beginning of preparing until the last block was there, at the rank that took longest; of
+            several at once, that also those that were started before it were there.
         prepare_us: Of that rank: finding the memory of the blocks and making the transfers.
         post_us: Of that rank: starting them.
         transfer_us: Of that rank: from the beginning of starting them to the end.
@@ -54,13 +56,14 @@ class RequestRun(msgspec.Struct, frozen=True, kw_only=True):
         sizes: Of the workload.
         engine: What moved the bytes.
         transports: What carried them, for each pair of ranks that moved some: ``initiator-target``.
-        requests: In the order in which they were moved.
+        concurrency: How many were moved at once.
+        requests: In the order in which they were started.
         is_complete: Whether these are all; False where the run broke off.
         latency_avg_us: Of all requests.
         latency_p50_us: Of all requests.
         latency_p90_us: Of all requests.
         latency_p99_us: Of all requests.
-        bandwidth_gb_s: All bytes by all latencies, in 10^9 bytes a second.
+        bandwidth_gb_s: All bytes by the time in which they were moved, in 10^9 bytes a second.
         input_tokens_per_s: Tokens whose cache was moved in a second.
         output_tokens_per_s: Tokens that the decode ranks may make in a second at most, if nothing but the moving
             of caches held them up; None if no request has outputs.
@@ -72,6 +75,7 @@ class RequestRun(msgspec.Struct, frozen=True, kw_only=True):
     sizes: CacheSizes
     engine: str
     transports: dict[str, str]
+    concurrency: int
     requests: tuple[RequestTime, ...]
     latency_avg_us: float
     latency_p50_us: float
@@ -87,9 +91,17 @@ class RequestRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Outcome(msgspec.Struct, frozen=True):
-    """What one rank tells the first of one request: its times, if it posted something, and what it found."""
+    """What one rank tells the first of requests that were moved at once.
 
-    times: Times | None = None
+    Attributes:
+        times: Of each, if it posted something.
+        elapsed: Nanoseconds from the beginning of the first to the end of the last.
+        wrong: Blocks that did not hold what they should.
+        first: Where the first of them differs.
+    """
+
+    times: tuple[Times, ...] = ()
+    elapsed: int = 0
     wrong: int = 0
     first: str = ""
 
@@ -104,13 +116,14 @@ class RequestWorker:
 
     Args:
         group: All ranks: prefill ranks first, decode ranks after them; as many as the plan has.
-        plan: How requests are moved; with memory for as many pages as the longest request has.
+        plan: How requests are moved; with memory for ``concurrency`` times as many pages as the longest request has.
         lengths: Of the requests.
         op_type: Who posts.
         seed: What the places of pages are drawn from.
-        warmup: How often the first request is moved before anything is measured.
+        warmup: How often the first request, or those that are first at once, are moved before anything is measured.
+        concurrency: How many are moved at once; the next begin when all of them are there.
         is_checked: Whether every block is compared on the side where it arrives.
-        timeout: Seconds that finding a rank, and one request, may take.
+        timeout: Seconds that finding a rank, and one request from then on when it is waited for, may take.
     """
 
     def __init__(
@@ -122,6 +135,7 @@ class RequestWorker:
         op_type: OpType,
         seed: int = 0,
         warmup: int = 5,
+        concurrency: int = 1,
         is_checked: bool = False,
         timeout: float = 60.0,
     ) -> None:
@@ -131,6 +145,7 @@ class RequestWorker:
         self._op_type: OpType = op_type
         self._seed = seed
         self._warmup = warmup
+        self._concurrency = concurrency
         self._is_checked = is_checked
         self._timeout = timeout
         self._sizes = plan.rank_bytes
@@ -176,35 +191,45 @@ class RequestWorker:
             introduce(self._transports)
         count = len(self._lengths.inputs)
         outcome: _Outcome | None = None
-        for number, pages in enumerate(self._pages()):
-            make = self._maker(participant, engine, pages) if self._posted.size else None
-            if make is not None and number == 0:
+        for first in range(0, count, self._concurrency):
+            numbers = range(first, min(first + self._concurrency, count))
+            pages = [self._pages(number) for number in numbers]
+            makers = [self._maker(participant, engine, each) for each in pages] if self._posted.size else []
+            if first == 0:
                 for _ in range(self._warmup):
-                    move(make, self._timeout)
+                    move_all(makers, self._timeout)
             if self._is_checked:
-                self._fill(participant, number)
+                self._fill(participant, first)
             self._collect(outcome)
-            times = move(make, self._timeout) if make is not None else None
-            wrong, first = 0, ""
+            outcome = _Outcome(*move_all(makers, self._timeout))
             if self._is_checked:
                 self._group.barrier()
-                wrong, first = self._check(participant, number, pages)
-            outcome = _Outcome(times, wrong, first)
-            progress(number + 1, count)
+                outcome = _Outcome(outcome.times, outcome.elapsed, *self._check(participant, numbers, pages))
+            progress(numbers.stop, count)
         self._collect(outcome)  # after it nobody uses another's memory
 
     def _collect(self, outcome: _Outcome | None) -> None:
         """Wait for all ranks, and at rank 0 keep what they found."""
         found = self._group.allgather(msgspec.msgpack.encode(outcome) if outcome is not None else b"")
-        if outcome is not None and self._group.rank == 0:
-            self._outcomes.append(decode_all(_OUTCOME, found, "an outcome"))
+        if outcome is None or self._group.rank:
+            return
+        outcomes = decode_all(_OUTCOME, found, "an outcome")
+        counts = {len(each.times) for each in outcomes} - {0}
+        if len(counts) != 1:
+            raise GroupError(f"the ranks do not move the same requests at once: {sorted(counts)} of them")
+        self._outcomes.append(outcomes)
 
-    def _pages(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield where each request's pages lie, on the prefill ranks and on the decode ranks; the same on all."""
-        for number, count in enumerate(self._plan.pages_of(self._lengths.inputs).tolist()):
-            random = np.random.default_rng([self._seed, number])
-            there, here = (random.permutation(self._plan.prefill.pages)[:count] for _ in range(2))
-            yield there, here
+    def _pages(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where a request's pages lie, on the prefill ranks and on the decode ranks; the same on all.
+
+        Those that are moved at once have parts of the memory to themselves.
+        """
+        pages = self._plan.prefill.pages // self._concurrency
+        count = int(self._plan.pages_of(self._lengths.inputs[number]))
+        begin = number % self._concurrency * pages
+        random = np.random.default_rng([self._seed, number])
+        there, here = (begin + random.permutation(pages)[:count] for _ in range(2))
+        return there, here
 
     def _maker(
         self, participant: Participant, engine: Engine, pages: tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -226,39 +251,49 @@ class RequestWorker:
             area[:] = content(self._seed, number, self._group.rank, area.size)
 
     def _check(
-        self, participant: Participant, number: int, pages: tuple[NDArray[np.int64], NDArray[np.int64]]
+        self,
+        participant: Participant,
+        numbers: Sequence[int],
+        pages: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
     ) -> tuple[int, str]:
         wrong, first = 0, ""
-        for flow in self._received.tolist():
-            source = int(self._sources[flow])
-            there, here = self._plan.offsets(flow, *pages)
-            sent = Placed(content(self._seed, number, source, int(self._sizes[source])), there)
-            count, where = compare(Placed(participant.areas[0], here), sent, int(self._plan.block_size[flow]))
-            wrong += count
-            if where and not first:
-                first = f"request {number}, from rank {source} to rank {self._group.rank}: {where}"
+        contents = {
+            source: content(self._seed, numbers[0], source, int(self._sizes[source]))
+            for source in set(self._sources[self._received].tolist())
+        }
+        for number, each in zip(numbers, pages, strict=True):
+            for flow in self._received.tolist():
+                source = int(self._sources[flow])
+                there, here = self._plan.offsets(flow, *each)
+                sent = Placed(contents[source], there)
+                count, where = compare(Placed(participant.areas[0], here), sent, int(self._plan.block_size[flow]))
+                wrong += count
+                if where and not first:
+                    first = f"request {number}, from rank {source} to rank {self._group.rank}: {where}"
         return wrong, first
 
     def result(self, engine: str) -> RequestRun | None:
         """Return what was found so far by what engine; None if no request was moved, or this is not rank 0."""
-        count = len(self._outcomes)
-        if not count:
+        if not self._outcomes:
             return None
-        lengths = Lengths(self._lengths.inputs[:count], self._lengths.outputs[:count])
         outcomes = [outcome for outcomes in self._outcomes for outcome in outcomes]
         times = [
-            max((outcome.times for outcome in each if outcome.times is not None), key=lambda one: one.latency)
+            max(of_ranks, key=lambda one: one.latency)
             for each in self._outcomes
+            for of_ranks in zip(*(outcome.times for outcome in each if outcome.times), strict=True)
         ]
+        count = len(times)
+        lengths = Lengths(self._lengths.inputs[:count], self._lengths.outputs[:count])
         latency = np.array([each.latency for each in times]) / 1e3
         moved = self._plan.pages_of(lengths.inputs) * self._plan.page_bytes
-        seconds = float(latency.sum()) / 1e6
+        seconds = sum(max(outcome.elapsed for outcome in each) for each in self._outcomes) / 1e9
         outputs = int(lengths.outputs.sum())
         p50, p90, p99 = (float(each) for each in np.percentile(latency, (50, 90, 99)))
         return RequestRun(
             sizes=measure_sizes(self._plan, self._lengths, self._op_type),
             engine=engine,
             transports=self._transports,
+            concurrency=self._concurrency,
             requests=tuple(
                 RequestTime(
                     input_tokens=tokens,

@@ -14,6 +14,7 @@ from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.request_worker import RequestRun, RequestWorker, _Outcome
 from trunkline.bench.kv.split import Split
 from trunkline.bench.participant import Times
+from trunkline.errors import GroupError
 
 if TYPE_CHECKING:
     from trunkline.bench.kv.access import Access, OpType
@@ -31,13 +32,16 @@ def run(
     *,
     access: Access = "layer",
     op_type: OpType = "WRITE",
+    concurrency: int = 1,
     is_checked: bool = True,
 ) -> tuple[RequestRun, list[CopyEngine]]:
-    plan = CachePlan(shape, prefill, decode, page_size=4, access=access, pages=8)
+    plan = CachePlan(shape, prefill, decode, page_size=4, access=access, pages=8 * concurrency)
     engines = [CopyEngine() for _ in range(prefill.ranks + decode.ranks)]
 
     def work(group: Threads) -> RequestRun | None:
-        worker = RequestWorker(group, plan, LENGTHS, op_type=op_type, warmup=1, is_checked=is_checked)
+        worker = RequestWorker(
+            group, plan, LENGTHS, op_type=op_type, warmup=1, concurrency=concurrency, is_checked=is_checked
+        )
         worker.run(engines[group.rank], f"rank-{group.rank}", introduce=introduced.append)
         return worker.result("copy")
 
@@ -49,14 +53,17 @@ def run(
     return first, engines
 
 
+@pytest.mark.parametrize("concurrency", [1, 2, 3])
 @pytest.mark.parametrize("op_type", ["READ", "WRITE"])
 @pytest.mark.parametrize("access", ["block", "layer"])
 @pytest.mark.parametrize(
     ("shape", "prefill", "decode"),
     [(GQA, Split(2), Split(4)), (GQA, Split(8, 2), Split(2, 3)), (MLA, Split(2, 2), Split(3)), (GQA, Split(), Split())],
 )
-def test_every_block_arrives(shape: ModelShape, prefill: Split, decode: Split, access: Access, op_type: OpType) -> None:
-    found, _ = run(shape, prefill, decode, access=access, op_type=op_type)
+def test_every_block_arrives(
+    shape: ModelShape, prefill: Split, decode: Split, access: Access, op_type: OpType, concurrency: int
+) -> None:
+    found, _ = run(shape, prefill, decode, access=access, op_type=op_type, concurrency=concurrency)
     assert (found.wrong, found.first_wrong) == (0, "")
     assert [(each.input_tokens, each.output_tokens) for each in found.requests] == [(7, 1), (1, 2), (30, 3)]
     assert sum(each.bytes for each in found.requests) == found.sizes.moved_bytes
@@ -78,15 +85,18 @@ def test_the_figures_follow_from_the_times() -> None:
     assert found.bandwidth_gb_s == pytest.approx(found.sizes.moved_bytes / sum(latencies) / 1e3)
 
 
-def test_a_byte_that_is_wrong_is_found() -> None:
-    plan = CachePlan(GQA, Split(), Split(), page_size=4, access="block", pages=8)
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_byte_that_is_wrong_is_found(concurrency: int) -> None:
+    plan = CachePlan(GQA, Split(), Split(), page_size=4, access="block", pages=8 * concurrency)
 
     def spoil(rows: list[list[int]]) -> None:
         byte = ctypes.c_uint8.from_address(rows[1][0] + 2)
         byte.value ^= 1
 
     def work(group: Threads) -> RequestRun | None:
-        worker = RequestWorker(group, plan, LENGTHS, op_type="WRITE", warmup=0, is_checked=True)
+        worker = RequestWorker(
+            group, plan, LENGTHS, op_type="WRITE", warmup=0, concurrency=concurrency, is_checked=True
+        )
         worker.run(CopyEngine(spoil), f"rank-{group.rank}")
         return worker.result("copy")
 
@@ -110,13 +120,38 @@ def test_a_request_takes_as_long_as_the_rank_that_takes_longest() -> None:
     worker = run_ranks(4, lambda group: RequestWorker(group, plan, LENGTHS, op_type="WRITE"))[0]
     assert worker.result("copy") is None
     for one, other in (((1000, 2000, 9000), (5000, 1000, 4000)), ((100, 200, 300), (200, 100, 400))):
-        worker._outcomes.append([_Outcome(Times(*one)), _Outcome(Times(*other)), _Outcome(), _Outcome()])
+        posted = [_Outcome((Times(*times),), Times(*times).latency) for times in (one, other)]
+        worker._outcomes.append([*posted, _Outcome(), _Outcome()])
     found = worker.result("copy")
     assert [each.latency_us for each in found.requests] == pytest.approx([10.0, 0.6])
     assert [each.prepare_us for each in found.requests] == pytest.approx([1.0, 0.2])
     assert [each.transfer_us for each in found.requests] == pytest.approx([9.0, 0.4])
     assert found.input_tokens_per_s == pytest.approx(8 / 10.6e-6)
     assert (found.wrong, found.is_complete) == (None, False)
+
+
+def test_requests_that_are_moved_at_once_share_the_time() -> None:
+    found, engines = run(concurrency=2, is_checked=False)
+    assert found.concurrency == 2
+    (first, second), third = found.requests[:2], found.requests[2]
+    seconds = found.sizes.moved_bytes / found.bandwidth_gb_s / 1e9
+    assert max(first.latency_us, second.latency_us) + third.latency_us <= seconds * 1e6 * 1.000001
+    assert seconds * 1e6 <= (first.latency_us + second.latency_us + third.latency_us) * 1.000001
+    assert found.input_tokens_per_s == pytest.approx(38 / seconds)
+    blocks = found.sizes.flows[0].count // 8 * 2
+    assert [engine.copied for engine in engines[:2]] == [blocks * (3 + 2 + 1 + 8)] * 2  # two to warm up
+
+
+def test_ranks_that_do_not_move_the_same_at_once_are_told() -> None:
+    plan = CachePlan(GQA, Split(2), Split(2), page_size=4, access="layer", pages=16)
+
+    def work(group: Threads) -> None:
+        concurrency = 2 if group.rank == 1 else 1
+        worker = RequestWorker(group, plan, LENGTHS, op_type="WRITE", warmup=0, concurrency=concurrency)
+        worker.run(CopyEngine(), f"rank-{group.rank}")
+
+    with pytest.raises(GroupError, match=r"do not move the same requests at once: \[1, 2\]"):
+        run_ranks(4, work)
 
 
 def test_what_was_found_is_kept_when_a_rank_fails() -> None:
