@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.fault.directory.fleet import Fleet
 
+from trunkline.testing.waiting import eventually
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,7 +30,7 @@ def test_a_killed_process_leaves_and_its_name_is_taken_over(fleet: Fleet) -> Non
     (third,) = fleet.start(("c",))
     fleet.open(third, "a", takeover=True)
     fleet.check_seen()
-    assert first.ask("states")["a"]["is_superseded"]
+    eventually(lambda: first.ask("states")["a"]["is_superseded"])  # by its watch, after the others have seen it
     fleet.check_told()
 
 
