@@ -176,22 +176,17 @@ def _check_workload(options: Options) -> None:
 
     names = ["bidirectional", "rate", "check_consistency", "num_threads", "pipeline_depth", "scheme", "mode", "limit"]
     names += ["recreate_xfer", "reregister_mem", "prepared_xfer"]
-    if options.workload == "metadata" and options.engine != "trunkline":
-        raise ConfigurationError(
-            f"--workload metadata --engine {options.engine}: NIXL's publishing returns before its thread has begun, "
-            "and when it has loaded has to be looked for, so that its steps can't be told apart; leave --engine out",
-            option="engine",
-        )
     unfit = [name for name in names if getattr(options, name) != DEFAULTS[name]]
     if unfit:
         raise ConfigurationError(
             f"--workload {options.workload} has no use for --{unfit[0].replace('_', '-')}: leave it out",
             option=unfit[0],
         )
-    if options.is_storage or (options.workload == "metadata" and options.size != 2):
+    needed = 4 if options.engine == "both" else 2
+    if options.is_storage or (options.workload == "metadata" and options.size != needed):
         raise ConfigurationError(
             f"--workload {options.workload} is measured between workers"
-            + (", two of them" if options.workload == "metadata" else "")
+            + (f", {needed} of them" if options.workload == "metadata" else "")
             + f", not with {options.size} and --backend {options.backend}"
         )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trunkline.bench.coordinator import Coordinator
     from trunkline.bench.engine.contract import Engine
+    from trunkline.bench.engine.metadata import MetadataEngine
     from trunkline.bench.options import Options
     from trunkline.bench.worker import Listener
     from trunkline.coordination import Group
@@ -54,12 +55,12 @@ def run_session(options: Options, listener: Listener) -> None:
             return open_worker_engine(kind, name, store, options, is_target=is_target)
 
         if options.workload == "metadata":
-            from trunkline.bench.engine.trunkline import open_agent
             from trunkline.bench.metadata import MetadataWorker
 
-            MetadataWorker(
-                group, options, lambda name: open_agent(name, store, _namespace(options), options), listener
-            ).run()
+            def open_metadata(kind: str, name: str) -> MetadataEngine:
+                return open_metadata_engine(kind, name, store, options)
+
+            MetadataWorker(group, options, open_metadata, listener).run()
         else:
             Worker(group, options, open_engine, listener).run()
 
@@ -177,6 +178,21 @@ def open_worker_engine(kind: str, name: str, store: Store | None, options: Optio
     from trunkline.bench.engine.trunkline import TrunklineEngine
 
     return TrunklineEngine(name, store, _namespace(options), options)
+
+
+def open_metadata_engine(kind: str, name: str, store: Store | None, options: Options) -> MetadataEngine:
+    """Open the engine of a worker that exchanges metadata; arguments as for :func:`open_worker_engine`."""
+    if kind == "nixl" and store is not None:
+        from trunkline.bench.engine.nixl_metadata import NixlMetadata
+
+        scheme, _, hosts = store.url.partition("://")
+        http = "https" if scheme in ("etcds", "https") else "http"
+        endpoints = ",".join(f"{http}://{host}" for host in hosts.split(","))
+        return NixlMetadata(name, options, endpoints, f"{_namespace(options)}/nixl/")
+    from trunkline.bench.engine.metadata import TrunklineMetadata
+    from trunkline.bench.engine.trunkline import open_agent
+
+    return TrunklineMetadata(open_agent(name, store, _namespace(options), options))
 
 
 def _namespace(options: Options) -> str:

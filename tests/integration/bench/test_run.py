@@ -81,6 +81,19 @@ def test_other_workloads(bench: Bench, workload: str) -> None:
     assert all(row["latency_avg_us"] > 0 for row in document["rows"])
 
 
+@pytest.mark.skipif(importlib.util.find_spec("nixl_cu12") is None, reason="NVIDIA's wheel is not installed")
+def test_metadata_by_both_engines(bench: Bench) -> None:
+    found = bench.commands.run(
+        "bench", "--local", 4, "--workload", "metadata", "--engine", "both", "--device-list", "lo", "--num-iter", 5,
+        "--warmup-iter", 1, "--max-block-size", "4KiB", "--max-batch-size", 1, "--json", "-",
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    rows = json.loads(found.stdout)["rows"]
+    assert [row["op_type"] for row in rows if row["engine"] == "nixl"] == ["REGISTER", "ENCODE", "EXCHANGE", "LOAD"]
+    assert all(row["latency_avg_us"] > 0 for row in rows)
+    assert "1 region of 4,096 B: median time of trunkline / nixl: " in found.stderr
+
+
 def test_storage_is_measured_without_an_etcd(bench: Bench, tmp_path: Path) -> None:
     found = bench.commands.run(
         "bench", "--backend", "POSIX", "--filepath", tmp_path, "--max_block_size", "8192", "--num_iter", 10,

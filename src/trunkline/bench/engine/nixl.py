@@ -46,7 +46,7 @@ class NixlRequest:
     def post(self) -> None:
         try:
             self._state = self._agent.transfer(self._handle)
-        except Exception as error:  # NIXL's classes have no base of their own; _translated would be measured
+        except Exception as error:  # NIXL's classes have no base of their own; translated would be measured
             raise _failed("posting a transfer", error) from error
 
     def poll(self) -> bool:
@@ -92,6 +92,9 @@ class NixlEngine:
 
     Raises:
         BackendUnavailableError: The wheel is not installed, or can't be used here.
+
+    Attributes:
+        agent: NIXL's; None once closed.
     """
 
     name = "nixl"
@@ -118,8 +121,8 @@ class NixlEngine:
             backends=[options.backend],
             sync_mode=nixl_thread_sync_t.NIXL_THREAD_SYNC_RW if is_shared else None,
         )
-        with _translated(f"opening NIXL's agent with the backend {options.backend}"):
-            self._agent: Any = nixl_agent(name, config)
+        with translated(f"opening NIXL's agent with the backend {options.backend}"):
+            self.agent: Any = nixl_agent(name, config)
         self._name = name
         self._backend = options.backend
         self._is_prepared = options.prepared_xfer
@@ -135,45 +138,45 @@ class NixlEngine:
 
     def register(self, descriptors: DescriptorList, keys: Sequence[str] = ()) -> None:
         named = zip(descriptors.rows.tolist(), keys or [""] * descriptors.count, strict=True)
-        with _translated("registering memory with NIXL"):
-            self._agent.register_memory([(*row, key) for row, key in named], _kind(descriptors))
+        with translated("registering memory with NIXL"):
+            self.agent.register_memory([(*row, key) for row, key in named], _kind(descriptors))
 
     def deregister(self, descriptors: DescriptorList) -> None:
-        agent = self._agent
-        with _translated("deregistering memory from NIXL"):
+        agent = self.agent
+        with translated("deregistering memory from NIXL"):
             agent.deregister_memory(agent.get_reg_descs(descriptors.rows, _kind(descriptors)))
 
     def publish(self) -> bytes:
-        return bytes(self._agent.get_agent_metadata())
+        return bytes(self.agent.get_agent_metadata())
 
     def load(self, name: str, handed: bytes, timeout: float) -> None:  # noqa: ARG002 # NIXL waits as long as it likes
         if name != self._name:
-            with _translated(f"loading {name!r} into NIXL"):
-                self._agent.add_remote_agent(handed)
-                self._agent.make_connection(name)
+            with translated(f"loading {name!r} into NIXL"):
+                self.agent.add_remote_agent(handed)
+                self.agent.make_connection(name)
 
     def match(self, peer: str, near: DescriptorList, far: DescriptorList) -> Sides:
-        agent = self._agent
-        with _translated(f"matching blocks with those of {peer!r} in NIXL"):
+        agent = self.agent
+        with translated(f"matching blocks with those of {peer!r} in NIXL"):
             sides = agent.get_xfer_descs(near.rows, _kind(near)), agent.get_xfer_descs(far.rows, _kind(far))
             if self._is_prepared:
                 sides = agent.prep_xfer_dlist("", sides[0]), agent.prep_xfer_dlist(peer, sides[1])
         return Sides(peer, *sides, near.count)
 
     def prepare(self, operation: Operation, sides: Sides) -> NixlRequest:
-        with _translated(f"making a request to {sides.peer!r} in NIXL"):
+        with translated(f"making a request to {sides.peer!r} in NIXL"):
             if self._is_prepared:
                 which = np.arange(sides.block_count, dtype=np.int32)
-                handle = self._agent.make_prepped_xfer(operation.name, sides.near, which, sides.far, which)
+                handle = self.agent.make_prepped_xfer(operation.name, sides.near, which, sides.far, which)
             else:
-                handle = self._agent.initialize_xfer(operation.name, sides.near, sides.far, sides.peer)
-        return NixlRequest(self._agent, handle)
+                handle = self.agent.initialize_xfer(operation.name, sides.near, sides.far, sides.peer)
+        return NixlRequest(self.agent, handle)
 
     def transport(self, peer: str) -> str:  # noqa: ARG002 # NIXL's API does not tell
         return self._backend.lower()
 
     def notify(self, peer: str, payload: bytes) -> None:
-        self._agent.send_notif(peer, payload)
+        self.agent.send_notif(peer, payload)
 
     def wait_notification(self, timeout: float) -> bytes:
         deadline = Deadline(timeout)
@@ -194,7 +197,7 @@ class NixlEngine:
         if self._server is not None:
             self._server.join()
             self._server = None
-        self._agent = None
+        self.agent = None
 
     def _serve(self) -> None:
         while not self._is_closing:
@@ -204,7 +207,7 @@ class NixlEngine:
     def _look(self) -> bytes | None:
         """Take what arrived, and return the last of it; if there is nothing, pause."""
         with self._looking:
-            found = [payload for those in self._agent.get_new_notifs().values() for payload in those]
+            found = [payload for those in self.agent.get_new_notifs().values() for payload in those]
             self._received += found
         if not found:
             time.sleep(_PAUSE)
@@ -216,7 +219,8 @@ def _kind(descriptors: DescriptorList) -> str:
 
 
 @contextlib.contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
+    """Turn what NIXL raises into a BackendError that says what was tried."""
     try:
         yield
     except Exception as error:  # NIXL's classes have no base of their own
