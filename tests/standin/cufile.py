@@ -18,7 +18,7 @@ import pytest
 
 from trunkline.backend.plugins.gds import GdsBackend, GdsMtBackend, cuda
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import Link
+from trunkline.testing.link import Link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

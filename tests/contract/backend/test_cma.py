@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trunkline.backend.plugins.cma import CmaBackend
-from trunkline.testing.backend import PATIENCE, BackendContract, Link
+from trunkline.testing.backend import BackendContract, Link
 from trunkline.testing.cma_target import CmaTarget
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,8 @@ from trunkline.backend.contract import Operation, Status
 from trunkline.backend.plugins.loopback import LoopbackBackend
 from trunkline.errors import MemoryRegistrationError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import BackendContract, Link, bytes_of, make_posting
+from trunkline.testing.backend import BackendContract
+from trunkline.testing.link import Link, bytes_of, make_posting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trunkline.backend.plugins.ucx import UcxBackend
-from trunkline.testing.backend import PATIENCE, BackendContract, Link
+from trunkline.testing.backend import BackendContract, Link
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ import pytest
 from trunkline.backend.contract import Operation, Posting, Request, Status
 from trunkline.backend.plugins.cma import CmaBackend, CmaPeer
 from trunkline.errors import ClosedError
-from trunkline.testing.backend import PATIENCE
 from trunkline.testing.cma_target import CmaTarget
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,8 @@ from trunkline.backend.contract import Operation
 from trunkline.errors import MemoryInUseError, TransferCancelledError, TransferDeadlineError
 from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE
 from trunkline.testing.cma_target import TargetMemory
-from trunkline.testing.waiting import eventually, stop_process
+from trunkline.testing.waiting import PATIENCE, eventually, stop_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

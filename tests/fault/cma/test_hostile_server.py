@@ -13,7 +13,7 @@ import pytest
 
 from trunkline.backend.plugins.cma import CmaBackend, CmaPeer
 from trunkline.backend.plugins.cma.greeting import Greeting, encode_greeting, encode_info, socket_name
-from trunkline.testing.backend import PATIENCE
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ import pytest
 from trunkline.backend.contract import Operation, Posting, Status
 from trunkline.backend.plugins.cma import CmaBackend
 from trunkline.errors import DeadlineError, PeerGoneError
-from trunkline.testing.backend import PATIENCE
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.fault.cma.conftest import Scene

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trunkline import Agent, File, TransferError, typed
-from trunkline.testing.backend import bytes_of
+from trunkline.testing.link import bytes_of
 
 if TYPE_CHECKING:
     from pathlib import Path

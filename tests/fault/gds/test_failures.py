@@ -13,8 +13,8 @@ from tests.standin.cufile import VARIANTS, Standin, linked
 from trunkline.backend.contract import Operation, ProgressingBackend, Request, Status
 from trunkline.backend.plugins.gds import GdsBackend, GdsMtBackend
 from trunkline.errors import BackendError
-from trunkline.testing.backend import PATIENCE, Link, bytes_of, finish, make_posting
-from trunkline.testing.waiting import eventually
+from trunkline.testing.link import Link, bytes_of, finish, make_posting
+from trunkline.testing.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

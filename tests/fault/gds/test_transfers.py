@@ -15,8 +15,8 @@ from trunkline.clock import Deadline
 from trunkline.errors import MemoryInUseError, TransferCancelledError, TransferDeadlineError, TransferError
 from trunkline.memory.descriptor import DescriptorList
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE, bytes_of, segments_of
-from trunkline.testing.waiting import eventually
+from trunkline.testing.link import bytes_of, segments_of
+from trunkline.testing.waiting import PATIENCE, eventually
 from trunkline.transfer.engine import Engine
 from trunkline.transfer.plan import plan_transfer
 from trunkline.transfer.route import Route

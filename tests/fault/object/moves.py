@@ -10,7 +10,7 @@ import numpy as np
 from trunkline.backend.contract import Operation, Posting
 from trunkline.backend.plugins.object import ObjectBackend
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import segments_of
+from trunkline.testing.link import segments_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ from tests.fault.object.moves import MIB, opened, request_of
 from trunkline.backend.contract import Operation, Status
 from trunkline.errors import BackendError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE, bytes_of, finish
-from trunkline.testing.waiting import eventually
+from trunkline.testing.link import bytes_of, finish
+from trunkline.testing.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from trunkline.testing.proxy import HttpProxy

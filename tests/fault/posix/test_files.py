@@ -25,8 +25,8 @@ from trunkline.backend.contract import Operation, Posting, Status
 from trunkline.backend.plugins.posix import PosixBackend
 from trunkline.errors import ClosedError, TransferStateError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE, bytes_of, finish, segments_of
-from trunkline.testing.waiting import eventually
+from trunkline.testing.link import bytes_of, finish, segments_of
+from trunkline.testing.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

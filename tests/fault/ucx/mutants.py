@@ -15,7 +15,7 @@ from trunkline.backend.plugins.ucx import UcxBackend
 from trunkline.errors import MetadataDecodeError
 from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.model import RemoteKeys
-from trunkline.testing.backend import segments_of
+from trunkline.testing.link import segments_of
 
 
 def mutate(genuine: bytes, random: np.random.Generator) -> bytes:

@@ -14,8 +14,9 @@ from trunkline.backend.contract import Operation, Request, Status
 from trunkline.backend.plugins.ucx import UcxBackend, UcxPeer
 from trunkline.errors import DeadlineError, PeerGoneError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE, make_posting, segments_of
+from trunkline.testing.link import make_posting, segments_of
 from trunkline.testing.ucx_target import UcxTarget
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

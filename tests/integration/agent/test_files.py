@@ -20,7 +20,8 @@ from trunkline.errors import (
     TransferDeadlineError,
     TransferError,
 )
-from trunkline.testing.backend import PATIENCE, bytes_of
+from trunkline.testing.link import bytes_of
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 from trunkline import Agent, MemoryKind, StoredObject
 from trunkline.errors import MemoryInUseError, TransferCancelledError, TransferDeadlineError, TransferError
 from trunkline.nixl._api import nixl_agent, nixl_agent_config
-from trunkline.testing.backend import bytes_of
+from trunkline.testing.link import bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ import pytest
 
 from trunkline import Agent
 from trunkline.errors import PeerGoneError
-from trunkline.testing.backend import PATIENCE
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Pair

@@ -23,7 +23,8 @@ from trunkline.memory.kind import MemoryKind
 from trunkline.metadata import codec
 from trunkline.metadata.model import AgentMetadata, SectionMetadata
 from trunkline.metadata.notification import decode_notification, encode_notification
-from trunkline.testing.backend import PATIENCE, finish, make_posting, segments_of
+from trunkline.testing.link import finish, make_posting, segments_of
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

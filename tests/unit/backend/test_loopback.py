@@ -7,7 +7,7 @@ from trunkline.backend.contract import Operation, Status
 from trunkline.backend.plugins.loopback import LoopbackBackend
 from trunkline.errors import BackendError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import make_posting, segments_of
+from trunkline.testing.link import make_posting, segments_of
 from trunkline.testing.stepped import SteppedBackend
 
 

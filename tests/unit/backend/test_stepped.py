@@ -8,7 +8,7 @@ import pytest
 from trunkline.backend.contract import Operation, Status
 from trunkline.errors import PeerGoneError, TransferStateError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import make_posting, segments_of
+from trunkline.testing.link import make_posting, segments_of
 from trunkline.testing.stepped import SteppedBackend, SteppedPeer, SteppedRequest
 
 

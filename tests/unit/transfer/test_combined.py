@@ -10,9 +10,9 @@ import pytest
 from trunkline.backend.contract import Operation, Posting, Status
 from trunkline.errors import ClosedError, PeerGoneError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE, ArrayMemory, make_posting, segments_of
+from trunkline.testing.link import ArrayMemory, make_posting, segments_of
 from trunkline.testing.stepped import SteppedBackend, SteppedRequest
-from trunkline.testing.waiting import eventually
+from trunkline.testing.waiting import PATIENCE, eventually
 from trunkline.transfer.combined import CombinedRequest
 
 if TYPE_CHECKING:

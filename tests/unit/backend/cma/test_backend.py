@@ -15,9 +15,9 @@ from trunkline.backend.contract import ConnectionInfo, Operation, Posting, Statu
 from trunkline.backend.plugins.cma import CmaBackend
 from trunkline.errors import BackendError, ClosedError, ForkedError, MetadataDecodeError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE, make_posting, segments_of
 from trunkline.testing.cma_target import CmaTarget
-from trunkline.testing.waiting import eventually
+from trunkline.testing.link import make_posting, segments_of
+from trunkline.testing.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

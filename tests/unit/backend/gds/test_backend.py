@@ -16,7 +16,8 @@ from trunkline.backend.contract import Operation, Posting, Status
 from trunkline.backend.plugins.gds import GdsBackend, GdsMtBackend
 from trunkline.errors import BackendError, BackendUnavailableError, ForkedError, MemoryRegistrationError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE, Link, bytes_of, finish, make_posting, segments_of
+from trunkline.testing.link import Link, bytes_of, finish, make_posting, segments_of
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

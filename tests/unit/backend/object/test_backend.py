@@ -22,7 +22,8 @@ from trunkline.backend.plugins.object import ObjectBackend
 from trunkline.backend.plugins.object.worker import DRAIN
 from trunkline.errors import BackendError, ClosedError, ConfigurationError, ForkedError, MemoryRegistrationError
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE, bytes_of, finish, segments_of
+from trunkline.testing.link import bytes_of, finish, segments_of
+from trunkline.testing.waiting import PATIENCE
 
 
 class Answer:

@@ -9,7 +9,7 @@ import numpy as np
 
 from trunkline.backend.contract import Operation, Posting
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import finish, segments_of
+from trunkline.testing.link import finish, segments_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trunkline.backend.contract import Slots
     from trunkline.backend.plugins.posix import PosixBackend
     from trunkline.backend.plugins.posix.request import PosixRequest
-    from trunkline.testing.backend import Rows
+    from trunkline.testing.link import Rows
 
 _numbers = itertools.count(1 << 32)
 

@@ -29,7 +29,8 @@ from trunkline.errors import (
     NotRegisteredError,
 )
 from trunkline.memory.kind import MemoryKind
-from trunkline.testing.backend import PATIENCE, bytes_of, finish, make_posting, segments_of
+from trunkline.testing.link import bytes_of, finish, make_posting, segments_of
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,8 @@ from trunkline.errors import (
 )
 from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.model import RemoteKeys
-from trunkline.testing.backend import PATIENCE, make_posting, segments_of
+from trunkline.testing.link import make_posting, segments_of
+from trunkline.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
