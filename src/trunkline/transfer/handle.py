@@ -8,17 +8,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from trunkline.backend.contract import Operation, Status
+from trunkline.backend.contract import Status
 from trunkline.clock import DEFAULT, Timeout
-from trunkline.errors import (
-    DeadlineError,
-    TransferCancelledError,
-    TransferDeadlineError,
-    TransferError,
-    TransferStateError,
-)
+from trunkline.errors import DeadlineError, TransferStateError
 from trunkline.metadata.notification import encode_notification
 from trunkline.transfer.combined import CombinedRequest
+from trunkline.transfer.failure import describe, explain
 from trunkline.transfer.route import Work
 from trunkline.transfer.state import RUNNING, TRANSITIONS, Event, State
 from trunkline.transfer.telemetry import TransferTelemetry
@@ -28,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import TypeAlias
 
-    from trunkline.backend.contract import BackendPeer, Request
+    from trunkline.backend.contract import BackendPeer, Operation, Request
+    from trunkline.errors import TransferError
     from trunkline.transfer.engine import Engine
     from trunkline.transfer.plan import TransferPlan
     from trunkline.transfer.target import Target
@@ -335,7 +331,8 @@ class TransferHandle:
         event = _COMPLETE if status is _DONE else Event.STOP if self._ending is Event.CANCEL else Event.FAIL
         following = TRANSITIONS[self._state, event]
         if event is not _COMPLETE:
-            self._error = self._explain(event, following)
+            expired = self._deadline if self._ending is Event.EXPIRE else None
+            self._error = explain(self._plan, self._request, self._target, following, expired=expired)
         elif self._plan.total_bytes >= TELLING_SIZE and (total_ns := self._request.total_ns):
             self._target.rates[self._plan.backend] = 1e9 * self._plan.total_bytes / total_ns
         self._state = following  # last: ``wait`` and ``error`` are read without the lock
@@ -362,19 +359,6 @@ class TransferHandle:
             self._request.owner = self
             self._is_silent = rival not in self._engine.notifying
 
-    def _explain(self, event: Event, following: State) -> TransferError:
-        failed = self._plan.blocks_after(self._request.completed)
-        reason = self._request.reason
-        facts: dict[str, Any] = {"failed": failed, "reason": reason, "agent": self._target.name}
-        what = f"{self._describe(following)}: {len(failed)} of {self._plan.block_count} blocks may not have arrived"
-        if event is Event.STOP:
-            return TransferCancelledError(f"{what}; it was cancelled", **facts)
-        if self._ending is Event.EXPIRE:
-            return TransferDeadlineError(f"{what}; its deadline of {self._deadline:g} s passed", **facts)
-        if not reason and self._target.gone is not None:
-            reason = self._target.gone
-        return TransferError(f"{what}; the transport says: {reason or 'nothing'}", **facts)
-
     def is_running(self, round_number: int) -> bool:
         """Whether that round is still under way (for the engine)."""
         return self._round == round_number and not self._state.is_quiet
@@ -395,15 +379,7 @@ class TransferHandle:
         return self._plan.backends
 
     def __repr__(self) -> str:
-        return self._describe(self._state)
-
-    def _describe(self, state: State) -> str:
-        size = self._plan.total_bytes
-        direction = "from" if self.operation is Operation.READ else "to"
-        return (
-            f"<{self.operation.name} {size:,} bytes in {self._plan.block_count:,} blocks {direction} "
-            f"{self._target.name!r}: {state.name}>"
-        )
+        return describe(self._plan, self._target.name, self._state)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -23,11 +23,14 @@ from trunkline.errors import (
     TransferStateError,
 )
 from trunkline.testing.waiting import eventually
-from trunkline.transfer.handle import TransferHandle
+from trunkline.transfer import handle as handle_module
+from trunkline.transfer.failure import explain
 from trunkline.transfer.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from trunkline.transfer.handle import TransferHandle
 
 
 def failure(handle: TransferHandle) -> TransferError:
@@ -73,13 +76,12 @@ def test_a_failure_names_the_reason_and_the_blocks(bench: Bench) -> None:
 def test_no_failure_is_seen_before_its_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one thread settles it, another that looks at the state must not take it for a success."""
     states: list[State] = []
-    explain = TransferHandle._explain
 
-    def look(handle: TransferHandle, *facts: Any) -> TransferError:
+    def look(*facts: Any, **options: Any) -> TransferError:
         states.append(handle.state)
-        return explain(handle, *facts)
+        return explain(*facts, **options)
 
-    monkeypatch.setattr(TransferHandle, "_explain", look)
+    monkeypatch.setattr(handle_module, "explain", look)
     handle = bench.read(0).post()
     request_of(handle).fail("x")
     assert "FAILED" in str(failure(handle))
