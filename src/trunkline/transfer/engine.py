@@ -321,10 +321,6 @@ class Engine:
                 return backend, link
         return None
 
-    def _bind(self, plan: TransferPlan, target: Target) -> Request:
-        route = plan.route
-        return self.backends[route.backend].prepare(plan.posting, None if route.is_own else target.links[route.backend])
-
     def _announce(self, target: Target, payload: bytes, *, failure: bool = False) -> Request | None:
         """Send an encoded notification; to the agent itself it is delivered if no backend carries it."""
         carrier = self.carrier(target)
