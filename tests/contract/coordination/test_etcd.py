@@ -4,7 +4,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.coordination.contract import GroupContract
+from tests.contract.coordination.collective import CollectiveContract
+from tests.contract.coordination.membership import MembershipContract
 
 from trunkline.store import open_store as open_any
 from trunkline.testing.etcd import EtcdServer, etcd_binaries
@@ -23,7 +24,7 @@ def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield server.endpoint
 
 
-class TestGroupOnEtcd(GroupContract):
+class TestGroupOnEtcd(CollectiveContract, MembershipContract):
     @pytest.fixture
     def open_store(self, endpoint: str) -> Callable[[], Store]:
         return partial(open_any, endpoint)

@@ -5,7 +5,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.coordination.contract import GroupContract
+from tests.contract.coordination.collective import CollectiveContract
+from tests.contract.coordination.membership import MembershipContract
 
 from trunkline.store import open_store as open_any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from trunkline.store.contract import Store
 
 
-class TestGroupInMemory(GroupContract):
+class TestGroupInMemory(CollectiveContract, MembershipContract):
     @pytest.fixture
     def open_store(self) -> Callable[[], Store]:
         return partial(open_any, f"memory://{uuid.uuid4().hex}")
