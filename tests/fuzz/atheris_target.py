@@ -14,7 +14,8 @@ from random import Random
 import atheris
 
 with atheris.instrument_imports(include=["trunkline"]):
-    from tests.fuzz.targets import TARGETS, try_bytes
+    from tests.fuzz.target import try_bytes
+    from tests.fuzz.targets import TARGETS
 
 from tests.fuzz.mutation import mutate
 

@@ -15,7 +15,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.fuzz.mutation import mutate
-from tests.fuzz.targets import TARGETS, Target, try_bytes
+from tests.fuzz.target import Target, try_bytes
+from tests.fuzz.targets import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

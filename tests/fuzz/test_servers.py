@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tests.fuzz.formats.exchange import OFFER
+from tests.fuzz.formats.metadata import CARD, METADATA
 from tests.fuzz.mutation import mutate
-from tests.fuzz.targets import CARD, METADATA, OFFER, stream
+from tests.fuzz.target import stream
 
 from trunkline.exchange.address import Address
 from trunkline.exchange.client import FrameClients

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fuzz.mutants import mutants, run
 from tests.fuzz.mutation import DELIMITERS, NUMBERS, mutate
-from tests.fuzz.targets import BLOBS, TARGETS, Target, try_bytes
+from tests.fuzz.target import BLOBS, Target, try_bytes
+from tests.fuzz.targets import TARGETS
 
 from trunkline.memory.kind import MemoryKind
 from trunkline.metadata.codec import decode, encode
