@@ -14,7 +14,7 @@ import pytest
 
 Said: TypeAlias = dict[str, dict[str, str]]
 
-SCRIPT = Path(__file__).with_name("api_scenarios.py")
+ROOT = Path(__file__).parents[3]
 SCENARIOS = [
     "enumerations",
     "descriptor_lists",
@@ -55,7 +55,8 @@ MEANT: dict[str, dict[str, tuple[str, str]]] = {
 def run(package: str, kind: str, **environment: str) -> Said:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("NIXL_")}
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), package, kind],
+        [sys.executable, "-m", "tests.integration.nixl.api_process", package, kind],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
