@@ -12,7 +12,7 @@ from trunkline.agent.lifetime import let_go, watch_over
 from trunkline.agent.local_memory import LocalMemory
 from trunkline.agent.opening import open_companion, open_engine
 from trunkline.agent.peers import Peers
-from trunkline.agent.phone_book import DRAIN, PhoneBook
+from trunkline.agent.phone_book import DRAIN, PhoneBook, check_drain
 from trunkline.agent.record import record_of_bytes
 from trunkline.agent.transfers import Transfers
 from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
@@ -205,8 +205,10 @@ class Agent(PhoneBook, Transfers, Backends):
             NotRegisteredError: It is not registered.
             MemoryInUseError: A transfer of this agent still uses it at the deadline; it stays registered.
             StoreError, DirectoryError: It could not be withdrawn; it stays registered.
+            ConfigurationError: ``drain`` is negative, endless or not a number; it stays registered.
         """
         self.engine.check_open()
+        check_drain(drain)
         deadline = self._deadline(timeout)
         with self._lock:
             if isinstance(memory, DescriptorList):
@@ -316,7 +318,11 @@ class Agent(PhoneBook, Transfers, Backends):
         Args:
             timeout: Seconds in all; what does not drain in time is ended by force.
             drain: Seconds for peers to hear of it, if anything was published.
+
+        Raises:
+            ConfigurationError: ``drain`` is negative, endless or not a number; the agent stays open.
         """
+        check_drain(drain)
         with self._close_lock:
             if self._closed:
                 return

@@ -99,6 +99,8 @@ class Publisher:
         self._pid = os.getpid()
         self._holder = Holder(store, key, ttl, clock, observer, mend=partial(observer.upkeep.request, self))
         self._held: Content | None = self._content  # the content, if the store is known to hold just that
+        self._revision = 0  # at which it did
+        self._changed_at: float | None = None
         self._holder.claim(self._presence, self._content, Deadline(timeout, clock), takeover=takeover)
 
     @property
@@ -128,6 +130,18 @@ class Publisher:
     def labels(self) -> tuple[str, ...]:
         """The labels that are published."""
         return tuple(self._content.labels)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the store may hold something else than what was published last: that failed, or is under way."""
+        return self._held is None
+
+    @property
+    def changed_at(self) -> float | None:
+        """When, by the clock, a change in the store was last known of, whoever had it made: a call, or the upkeep that
+        made up for one that had failed. None as long as there was none.
+        """
+        return self._changed_at
 
     @property
     def lost(self) -> str | None:
@@ -254,6 +268,8 @@ class Publisher:
         try:
             self._holder.close(deadline)
         finally:
+            if self._held is None or self._held.labels:
+                self._changed_at = self._clock.monotonic()
             if has_turn:
                 self._turn.release()
             close_observer(self._observer)
@@ -267,8 +283,7 @@ class Publisher:
             if holder.is_closed or holder.is_superseded:
                 return None
             deadline = Deadline(MEND_TIMEOUT + self._content.size / MEND_RATE, self._clock)
-            holder.hold(self._presence, self._content, deadline)
-            self._held = self._content
+            self._hold(deadline)
         except TrunklineError as error:
             if holder.is_superseded or isinstance(error, (ClosedError, ForkedError)):
                 return None
@@ -324,12 +339,17 @@ class Publisher:
         before = self._presence, self._content
         self._presence, self._content, self._held = presence, content, None
         try:
-            revision = self._holder.hold(presence, content, deadline, write_again=True)
+            return self._hold(deadline, write_again=True)
         except TrunklineError as error:
             if error.retryable:
                 self._observer.upkeep.request(self, self._backoff.next_delay())
             elif not self._holder.is_superseded:
                 self._presence, self._content = before
             raise
-        self._held = content
+
+    def _hold(self, deadline: Deadline, *, write_again: bool = False) -> int:
+        revision = self._holder.hold(self._presence, self._content, deadline, write_again=write_again)
+        if revision != self._revision:
+            self._revision, self._changed_at = revision, self._clock.monotonic()
+        self._held = self._content  # last: who sees it sees since when
         return revision
