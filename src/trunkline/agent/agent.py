@@ -244,7 +244,7 @@ class Agent(PhoneBook, Transfers, Backends):
                 agent=self.name,
                 incarnation=self.incarnation,
                 metadata=metadata,
-                catalog=catalog,
+                catalog=catalog or None,
                 attributes=dict(self.attributes),
             )
         )

@@ -321,7 +321,7 @@ class PhoneBook(ABC):
             self._membership.publish_rest(self._describe_rest, deadline)
             self._membership.wait_heard(drain, deadline)
 
-    def _describe_rest(self, label: str) -> tuple[bytes, bytes | None] | None:
+    def _describe_rest(self, label: str) -> tuple[bytes, bytes] | None:
         """As :meth:`_describe`, without what is registered no more; None if a partial label has nothing left to say."""
         with self._lock:
             if label != DEFAULT_LABEL:
@@ -332,7 +332,7 @@ class PhoneBook(ABC):
                 self._parts[label] = (parts, connection_info)
             return self._describe(label)
 
-    def _describe(self, label: str) -> tuple[bytes, bytes | None]:
+    def _describe(self, label: str) -> tuple[bytes, bytes]:
         """Return a label's metadata and the catalog as they are now."""
         with self._lock:
             if label == DEFAULT_LABEL:
@@ -346,10 +346,10 @@ class PhoneBook(ABC):
     def _full_metadata(self) -> bytes:
         return encode(self._memory.metadata())
 
-    def _encoded_catalog(self) -> bytes | None:
-        """Return the catalog; None for one that would name nothing."""
+    def _encoded_catalog(self) -> bytes:
+        """Return the catalog; empty for one that would name nothing."""
         catalog = self._memory.catalog()
-        return encode_catalog(catalog) if catalog.tensors else None
+        return encode_catalog(catalog) if catalog.tensors else b""
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         return Deadline(self.timeout if timeout is DEFAULT else timeout, self._clock)

@@ -178,7 +178,7 @@ class Publisher:
         Args:
             metadata: The label's value; it replaces the one before.
             catalog: What the agent offers by name, under all its labels; it replaces the one before. Without it, the
-                label ``metadata`` removes the catalog, and others leave it as it is.
+                label ``metadata`` removes the catalog, and others leave it as it is; an empty one always removes it.
             label: Which part of the agent's metadata this is.
             timeout: Seconds; None waits for ever.
 
@@ -197,15 +197,16 @@ class Publisher:
                 raise ConfigurationError(f"agent {self.name!r} publishes {MAX_LABELS} labels already", label=label)
             if catalog is None and label != DEFAULT_LABEL:
                 catalog = self._content.catalog
-            return self._change(self._presence, Content(labels, catalog), deadline)
+            return self._change(self._presence, Content(labels, catalog or None), deadline)
 
     def holds(self, metadata: bytes, *, catalog: bytes | None, label: str) -> bool:
-        """Return whether the store holds just this under a label, and this catalog, as far as is known without asking.
+        """Return whether the store holds just this under a label, and this catalog (None or empty for no catalog), as
+        far as is known without asking.
 
         Not while another thread publishes.
         """
         held = self._held
-        return held is not None and held.labels.get(label) == metadata and held.catalog == catalog
+        return held is not None and held.labels.get(label) == metadata and held.catalog == (catalog or None)
 
     def withdraw(self, *, label: str | None = None, timeout: float | None = 30.0) -> int:
         """Delete what was published and return the revision at which it was gone. The name stays held.

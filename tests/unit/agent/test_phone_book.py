@@ -309,3 +309,13 @@ def test_memory_stays_while_another_thread_publishes_or_withdraws(
     assert offered(store) == after
     with open_store(store) as asked:
         assert asked.get(MetadataKey(DEFAULT_NAMESPACE, "prefill-0").catalog, timeout=1)[0] is None
+
+
+def test_names_go_with_the_memory_also_when_a_part_without_memory_is_left(store: str, agent: Agent) -> None:
+    kv = agent.register(np.zeros(64, np.uint8), name="kv")
+    agent.publish(label="connection", connection_info=True)
+    agent.publish(label="kv", segments=kv)
+    agent.deregister(kv)
+    assert offered(store) == {"connection"}
+    with open_store(store) as asked:
+        assert asked.get(MetadataKey(DEFAULT_NAMESPACE, "prefill-0").catalog, timeout=1)[0] is None
