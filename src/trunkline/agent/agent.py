@@ -192,8 +192,9 @@ class Agent(PhoneBook, Transfers, Backends):
         """Take memory back. The memory must stay mapped until this returns.
 
         If it was published, it is withdrawn first, and peers get ``drain`` seconds to hear of it. What was registered
-        after the last ``publish`` goes at once, and without the store. Remote agents are kept out by their own
-        Trunkline only: UCX lets a peer that has not heard write to memory that is no longer registered.
+        after the last ``publish`` goes at once, and without the store, unless that one failed. What other threads are
+        publishing or withdrawing is waited for. Remote agents are kept out by their own Trunkline only: UCX lets a peer
+        that has not heard write to memory that is no longer registered.
 
         Args:
             memory: What :meth:`register` returned, or any view of it (all of that registration goes); or a
