@@ -201,7 +201,7 @@ class Session:
             puts.append(Put(key.marker, b"", lease))
         if not puts:
             return
-        result = self._run(conditions, list(puts), deadline)
+        result = self._run(conditions, [*puts], deadline)
         if result.succeeded:
             self.revision = result.revision
             if record is None:
