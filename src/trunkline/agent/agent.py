@@ -12,7 +12,7 @@ from trunkline.agent.lifetime import let_go, watch_over
 from trunkline.agent.local_memory import LocalMemory
 from trunkline.agent.opening import open_companion, open_engine
 from trunkline.agent.peers import Peers
-from trunkline.agent.phone_book import DRAIN, PhoneBook
+from trunkline.agent.phone_book import DRAIN, PhoneBook, check_drain
 from trunkline.agent.record import record_of_bytes
 from trunkline.agent.transfers import Transfers
 from trunkline.clock import DEFAULT, SYSTEM_CLOCK, Clock, Deadline, Timeout
@@ -192,8 +192,9 @@ class Agent(PhoneBook, Transfers, Backends):
         """Take memory back. The memory must stay mapped until this returns.
 
         If it was published, it is withdrawn first, and peers get ``drain`` seconds to hear of it. What was registered
-        after the last ``publish`` goes at once, and without the store. Remote agents are kept out by their own
-        Trunkline only: UCX lets a peer that has not heard write to memory that is no longer registered.
+        after the last ``publish`` goes at once, and without the store, unless that one failed. What other threads are
+        publishing or withdrawing is waited for. Remote agents are kept out by their own Trunkline only: UCX lets a peer
+        that has not heard write to memory that is no longer registered.
 
         Args:
             memory: What :meth:`register` returned, or any view of it (all of that registration goes); or a
@@ -205,8 +206,10 @@ class Agent(PhoneBook, Transfers, Backends):
             NotRegisteredError: It is not registered.
             MemoryInUseError: A transfer of this agent still uses it at the deadline; it stays registered.
             StoreError, DirectoryError: It could not be withdrawn; it stays registered.
+            ConfigurationError: ``drain`` is negative, endless or not a number; it stays registered.
         """
         self.engine.check_open()
+        check_drain(drain)
         deadline = self._deadline(timeout)
         with self._lock:
             if isinstance(memory, DescriptorList):
@@ -242,7 +245,7 @@ class Agent(PhoneBook, Transfers, Backends):
                 agent=self.name,
                 incarnation=self.incarnation,
                 metadata=metadata,
-                catalog=catalog,
+                catalog=catalog or None,
                 attributes=dict(self.attributes),
             )
         )
@@ -316,7 +319,11 @@ class Agent(PhoneBook, Transfers, Backends):
         Args:
             timeout: Seconds in all; what does not drain in time is ended by force.
             drain: Seconds for peers to hear of it, if anything was published.
+
+        Raises:
+            ConfigurationError: ``drain`` is negative, endless or not a number; the agent stays open.
         """
+        check_drain(drain)
         with self._close_lock:
             if self._closed:
                 return

@@ -64,8 +64,6 @@ class Membership:
         self._followed: set[str] = set()  # NIXL's own agents, whose keys are watched one by one
         self._following = threading.Lock()  # guards it; before the observer's lock
         self._turn = threading.Lock()  # so that what is published last is the latest; held while the store works
-        self._revision = 0  # of what the store holds, as the last call that asked has left it
-        self._changed_at = clock.monotonic()
         if store_options and not isinstance(store, str):
             raise ConfigurationError(f"agent {name!r}: store_options are for a store that is given by its URL")
         with contextlib.ExitStack() as cleanup:
@@ -83,11 +81,6 @@ class Membership:
             self.observer = cleanup.enter_context(self._directory.observe())
             self._cleanup = cleanup.pop_all()
 
-    @property
-    def is_published(self) -> bool:
-        """Whether anything of the agent is published."""
-        return bool(self.publisher.labels)
-
     def publish(self, label: str, describe: Callable[[], tuple[bytes, bytes | None]], deadline: Deadline) -> int:
         """Publish the metadata and catalog that ``describe`` gives when it is this call's turn; return the revision.
 
@@ -95,29 +88,45 @@ class Membership:
             StoreError, SupersededError, DeadlineError: As for Agent.publish.
         """
         with self._my_turn(deadline):
-            return self._publish(label, *describe(), deadline)
-
-    def publish_change(
-        self, label: str, describe: Callable[[], tuple[bytes, bytes | None]], deadline: Deadline
-    ) -> None:
-        """Publish as :meth:`publish` does, but ask nothing of the store if it holds that already."""
-        with self._my_turn(deadline):
             metadata, catalog = describe()
-            if not self.publisher.holds(metadata, catalog=catalog, label=label):
-                self._publish(label, metadata, catalog, deadline)
+            return self.publisher.publish(metadata, catalog=catalog, label=label, timeout=deadline.remaining())
+
+    def publish_rest(self, describe: Callable[[str], tuple[bytes, bytes | None] | None], deadline: Deadline) -> None:
+        """Have the store hold no more than is left of every label, once what other threads publish has ended.
+
+        Nothing is asked of a store that is known to do so.
+
+        Args:
+            describe: Gives a label's metadata and the catalog; None for a label that is to go.
+            deadline: When to give up.
+
+        Raises:
+            StoreError, SupersededError, DeadlineError: As for Agent.publish.
+        """
+        publisher = self.publisher
+        with self._my_turn(deadline):
+            for label in publisher.labels:
+                rest = describe(label)
+                if rest is None:
+                    publisher.withdraw(label=label, timeout=deadline.remaining())
+                    continue
+                metadata, catalog = rest
+                if not publisher.holds(metadata, catalog=catalog, label=label):
+                    publisher.publish(metadata, catalog=catalog, label=label, timeout=deadline.remaining())
+            if publisher.is_in_doubt:  # what was withdrawn last may be there still
+                publisher.update(timeout=deadline.remaining())
 
     def withdraw(self, label: str | None, deadline: Deadline) -> int:
         """Take back what was published, or one label of it; return the revision. Raises as :meth:`publish`."""
         with self._my_turn(deadline):
-            return self._note(self.publisher.withdraw(label=label, timeout=deadline.remaining()))
+            return self.publisher.withdraw(label=label, timeout=deadline.remaining())
 
     def update(
         self, deadline: Deadline, *, attributes: Mapping[str, str] | None = None, state: State | None = None
     ) -> int:
         """Change what the agent says of itself; return the revision. Raises as :meth:`publish`."""
         with self._my_turn(deadline):
-            timeout = deadline.remaining()
-            return self._note(self.publisher.update(attributes=attributes, state=state, timeout=timeout))
+            return self.publisher.update(attributes=attributes, state=state, timeout=deadline.remaining())
 
     def fetch(
         self, names: Iterable[str], label: str, except_incarnations: Collection[str], deadline: Deadline
@@ -145,35 +154,24 @@ class Membership:
 
     def wait_heard(self, drain: float, deadline: Deadline) -> None:
         """Give peers time to hear of the latest change: ``drain`` seconds from when it was made."""
-        left = self._changed_at + drain - self._clock.monotonic()
+        changed_at = self.publisher.changed_at
+        left = 0.0 if changed_at is None else changed_at + drain - self._clock.monotonic()
         if left > 0:
             self._clock.wait(threading.Event(), deadline.remaining(at_most=left))
 
     def close(self, drain: float, deadline: Deadline) -> None:
         """Give the name up, and give peers time to hear of it. Never raises for a store that is away."""
-        was_published = self.is_published
         try:
             self.publisher.close(timeout=deadline.remaining())
         except TrunklineError as error:
             log.warning("agent %r: its keys stay until the lease ends: %s", self._name, error)
-        if was_published:
-            self._changed_at = self._clock.monotonic()
-            self.wait_heard(drain, deadline)
+        self.wait_heard(drain, deadline)
 
     def disconnect(self) -> None:
         """Watch nothing any more, and close the store if it was opened here."""
         for name in list(self._followed):  # other agents of this process go on with the observer
             self.unfollow_nixl(name)
         self._cleanup.close()
-
-    def _publish(self, label: str, metadata: bytes, catalog: bytes | None, deadline: Deadline) -> int:
-        timeout = deadline.remaining()
-        return self._note(self.publisher.publish(metadata, catalog=catalog, label=label, timeout=timeout))
-
-    def _note(self, revision: int) -> int:
-        if revision != self._revision:
-            self._revision, self._changed_at = revision, self._clock.monotonic()
-        return revision
 
     @contextlib.contextmanager
     def _my_turn(self, deadline: Deadline) -> Iterator[None]:

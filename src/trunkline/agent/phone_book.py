@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,6 @@ from trunkline.metadata.codec import encode
 from trunkline.metadata.key import DEFAULT_LABEL
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Mapping, Sequence
 
     from trunkline.agent.follower import Follower
@@ -31,6 +31,16 @@ if TYPE_CHECKING:
 DRAIN = 0.1
 """Seconds that deregistering, draining and closing wait for peers to have heard of it: a watch event takes about a
 millisecond on one network; the rest is margin."""
+
+
+def check_drain(drain: float) -> None:
+    """Refuse what is no time that peers could be given.
+
+    Raises:
+        ConfigurationError: It is negative, endless or not a number.
+    """
+    if not 0 <= drain <= threading.TIMEOUT_MAX:
+        raise ConfigurationError(f"drain={drain}: give seconds for peers to hear of it, 0 for none", drain=drain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,26 +317,22 @@ class PhoneBook(ABC):
 
     def _publish_again(self, drain: float, deadline: Deadline) -> None:
         """After memory was hidden: publish what is left of each label, and let peers hear of it."""
-        membership = self._membership
-        if membership is None or not membership.is_published:
-            return
-        for label in membership.publisher.labels:
-            if label == DEFAULT_LABEL:
-                membership.publish_change(label, partial(self._describe, DEFAULT_LABEL), deadline)
-                continue
-            with self._lock:
-                if label not in self._parts:  # another thread has just withdrawn it
-                    continue
-                parts, connection_info = self._parts[label]
-                parts = self._memory.remaining(parts)
-                self._parts[label] = (parts, connection_info)
-            if parts or connection_info:
-                membership.publish_change(label, partial(self._describe, label), deadline)
-            else:
-                membership.withdraw(label, deadline)
-        membership.wait_heard(drain, deadline)
+        if self._membership is not None:
+            self._membership.publish_rest(self._describe_rest, deadline)
+            self._membership.wait_heard(drain, deadline)
 
-    def _describe(self, label: str) -> tuple[bytes, bytes | None]:
+    def _describe_rest(self, label: str) -> tuple[bytes, bytes] | None:
+        """As :meth:`_describe`, without what is registered no more; None if a partial label has nothing left to say."""
+        with self._lock:
+            if label != DEFAULT_LABEL:
+                parts, connection_info = self._parts.pop(label, ([], False))  # none: another thread is withdrawing it
+                parts = self._memory.remaining(parts)
+                if not parts and not connection_info:
+                    return None
+                self._parts[label] = (parts, connection_info)
+            return self._describe(label)
+
+    def _describe(self, label: str) -> tuple[bytes, bytes]:
         """Return a label's metadata and the catalog as they are now."""
         with self._lock:
             if label == DEFAULT_LABEL:
@@ -340,10 +346,10 @@ class PhoneBook(ABC):
     def _full_metadata(self) -> bytes:
         return encode(self._memory.metadata())
 
-    def _encoded_catalog(self) -> bytes | None:
-        """Return the catalog; None for one that would name nothing."""
+    def _encoded_catalog(self) -> bytes:
+        """Return the catalog; empty for one that would name nothing."""
         catalog = self._memory.catalog()
-        return encode_catalog(catalog) if catalog.tensors else None
+        return encode_catalog(catalog) if catalog.tensors else b""
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         return Deadline(self.timeout if timeout is DEFAULT else timeout, self._clock)

@@ -99,6 +99,8 @@ class Publisher:
         self._pid = os.getpid()
         self._holder = Holder(store, key, ttl, clock, observer, mend=partial(observer.upkeep.request, self))
         self._held: Content | None = self._content  # the content, if the store is known to hold just that
+        self._revision = 0  # at which it did
+        self._changed_at: float | None = None
         self._holder.claim(self._presence, self._content, Deadline(timeout, clock), takeover=takeover)
 
     @property
@@ -128,6 +130,18 @@ class Publisher:
     def labels(self) -> tuple[str, ...]:
         """The labels that are published."""
         return tuple(self._content.labels)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the store may hold something else than what was published last: that failed, or is under way."""
+        return self._held is None
+
+    @property
+    def changed_at(self) -> float | None:
+        """When, by the clock, a change in the store was last known of, whoever had it made: a call, or the upkeep that
+        made up for one that had failed. None as long as there was none.
+        """
+        return self._changed_at
 
     @property
     def lost(self) -> str | None:
@@ -164,7 +178,7 @@ class Publisher:
         Args:
             metadata: The label's value; it replaces the one before.
             catalog: What the agent offers by name, under all its labels; it replaces the one before. Without it, the
-                label ``metadata`` removes the catalog, and others leave it as it is.
+                label ``metadata`` removes the catalog, and others leave it as it is; an empty one always removes it.
             label: Which part of the agent's metadata this is.
             timeout: Seconds; None waits for ever.
 
@@ -183,15 +197,16 @@ class Publisher:
                 raise ConfigurationError(f"agent {self.name!r} publishes {MAX_LABELS} labels already", label=label)
             if catalog is None and label != DEFAULT_LABEL:
                 catalog = self._content.catalog
-            return self._change(self._presence, Content(labels, catalog), deadline)
+            return self._change(self._presence, Content(labels, catalog or None), deadline)
 
     def holds(self, metadata: bytes, *, catalog: bytes | None, label: str) -> bool:
-        """Return whether the store holds just this under a label, and this catalog, as far as is known without asking.
+        """Return whether the store holds just this under a label, and this catalog (None or empty for no catalog), as
+        far as is known without asking.
 
         Not while another thread publishes.
         """
         held = self._held
-        return held is not None and held.labels.get(label) == metadata and held.catalog == catalog
+        return held is not None and held.labels.get(label) == metadata and held.catalog == (catalog or None)
 
     def withdraw(self, *, label: str | None = None, timeout: float | None = 30.0) -> int:
         """Delete what was published and return the revision at which it was gone. The name stays held.
@@ -254,6 +269,8 @@ class Publisher:
         try:
             self._holder.close(deadline)
         finally:
+            if self._held is None or self._held.labels:
+                self._changed_at = self._clock.monotonic()
             if has_turn:
                 self._turn.release()
             close_observer(self._observer)
@@ -267,8 +284,7 @@ class Publisher:
             if holder.is_closed or holder.is_superseded:
                 return None
             deadline = Deadline(MEND_TIMEOUT + self._content.size / MEND_RATE, self._clock)
-            holder.hold(self._presence, self._content, deadline)
-            self._held = self._content
+            self._hold(deadline)
         except TrunklineError as error:
             if holder.is_superseded or isinstance(error, (ClosedError, ForkedError)):
                 return None
@@ -324,12 +340,17 @@ class Publisher:
         before = self._presence, self._content
         self._presence, self._content, self._held = presence, content, None
         try:
-            revision = self._holder.hold(presence, content, deadline, write_again=True)
+            return self._hold(deadline, write_again=True)
         except TrunklineError as error:
             if error.retryable:
                 self._observer.upkeep.request(self, self._backoff.next_delay())
             elif not self._holder.is_superseded:
                 self._presence, self._content = before
             raise
-        self._held = content
+
+    def _hold(self, deadline: Deadline, *, write_again: bool = False) -> int:
+        revision = self._holder.hold(self._presence, self._content, deadline, write_again=write_again)
+        if revision != self._revision:
+            self._revision, self._changed_at = revision, self._clock.monotonic()
+        self._held = self._content  # last: who sees it sees since when
         return revision

@@ -34,6 +34,7 @@ from trunkline.store.contract import (
     Delete,
     Get,
     KeyHasLease,
+    KeyHasRevision,
     KeyIsAbsent,
     Operation,
     Put,
@@ -91,7 +92,8 @@ class Session:
         self.generation: int = 0 if after is None else after.generation
         self._chunks = ChunkWriter(store, key, lease.id)
         self._marker_is_put = False
-        self._is_in_doubt = False
+        self._record_revision = 0  # at which the record was put that all this goes by
+        self._is_in_doubt = False  # an answer was lost; until the next transaction succeeds that one may still arrive
 
     def claim(
         self, presence: Presence, content: Content, deadline: Deadline, *, takeover: bool, is_patient: bool
@@ -117,7 +119,7 @@ class Session:
             is_patient,
             self._clock,
         )
-        self.revision = claim.run(deadline)
+        self.revision = self._record_revision = claim.run(deadline)
         self.presence = presence
         self._marker_is_put = True
         return self.revision
@@ -126,7 +128,8 @@ class Session:
         """Make the store hold what the agent says and publishes now; return the revision at which it did.
 
         Only what differs is written, in one transaction with the record that describes it. If nothing does, nothing is
-        written, and one read shows whether the name is still ours.
+        written, and one read shows whether the name is still ours. After a transaction whose answer was lost the record
+        is written in any case: each goes by the record before it, so the lost one can't arrive any more.
 
         Args:
             presence: What it says of itself, without labels and catalog.
@@ -140,25 +143,27 @@ class Session:
             StoreLimitError: Metadata or a catalog is over 64 MiB.
             StoreError: The store failed (then this may or may not have happened; the next call finds out).
         """
-        if self._is_in_doubt:
-            self._reload(deadline)
-        before = self.presence
-        now, values = self._arrange(presence, content, deadline, again=again)
-        if now == before and not values and not self._is_in_doubt:
-            held, _ = self._store.get(self._key.presence, timeout=deadline.remaining())
-            if held is None or held.lease != self.lease.id:
-                raise self._loss(is_superseded=held is not None)
-            return self.revision
-        operations: list[Operation] = [Put(name, value, self.lease.id) for name, value in values.items()]
-        left = self._records(now, in_one_value=True)
-        operations.extend(Delete(name) for name in self._records(before, in_one_value=True) if name not in left)
-        # When nothing is left the marker goes too, so that NIXL's peers forget the agent.
-        marker_is_put = bool(now.labels) or (self._marker_is_put and not before.labels)
-        if self._marker_is_put and not marker_is_put:
-            operations.append(Delete(self._key.marker))
-        revision = self._transact(now, operations, marker_is_put=marker_is_put, deadline=deadline)
-        self._chunks.keep_only(now.contents, deadline)
-        return revision
+        while True:
+            if self._is_in_doubt:
+                self._reload(deadline)
+            before = self.presence
+            now, values = self._arrange(presence, content, deadline, again=again)
+            if now == before and not values and not self._is_in_doubt:
+                held, _ = self._store.get(self._key.presence, timeout=deadline.remaining())
+                if held is None or held.lease != self.lease.id:
+                    raise self._loss(is_superseded=held is not None)
+                return self.revision
+            operations: list[Operation] = [Put(name, value, self.lease.id) for name, value in values.items()]
+            left = self._records(now, in_one_value=True)
+            operations.extend(Delete(name) for name in self._records(before, in_one_value=True) if name not in left)
+            # When nothing is left the marker goes too, so that NIXL's peers forget the agent.
+            marker_is_put = bool(now.labels) or (self._marker_is_put and not before.labels)
+            if self._marker_is_put and not marker_is_put:
+                operations.append(Delete(self._key.marker))
+            revision = self._transact(now, operations, marker_is_put=marker_is_put, deadline=deadline)
+            if revision is not None:
+                self._chunks.keep_only(now.contents, deadline)
+                return revision
 
     def repair(self, content: Content, deadline: Deadline) -> None:
         """Put again what somebody else deleted of this session's keys.
@@ -187,7 +192,7 @@ class Session:
             if name in contents
         }
         puts = [Put(name, value, lease) for name, value in expected.items() if name not in found]
-        conditions: list[Condition] = [KeyHasLease(key.presence, lease)]
+        conditions: list[Condition] = [KeyHasRevision(key.presence, self._record_revision)]
         if record is None:
             conditions = [KeyIsAbsent(key.presence)]
             puts.append(Put(key.presence, encode_presence(presence), lease))
@@ -196,9 +201,11 @@ class Session:
             puts.append(Put(key.marker, b"", lease))
         if not puts:
             return
-        result = self._run(conditions, list(puts), deadline)
+        result = self._run(conditions, [*puts], deadline)
         if result.succeeded:
             self.revision = result.revision
+            if record is None:
+                self._record_revision = result.revision
 
     def close(self, timeout: float | None) -> None:
         """Give the name up: all keys of the session vanish, the record last, with word that this was meant.
@@ -315,14 +322,15 @@ class Session:
 
     def _transact(
         self, presence: Presence, operations: list[Operation], *, marker_is_put: bool, deadline: Deadline
-    ) -> int:
-        """Run the operations together with the new presence record, if the name is still ours.
+    ) -> int | None:
+        """Run the operations together with the new presence record, if the name is still ours; return their revision.
 
         The marker is put along if it should be there and is not, and never twice: NIXL's peers must see it deleted
-        in between.
+        in between. If the record is not the one that all this goes by, as an earlier transaction whose answer was lost
+        came late, nothing is done, and None returned.
         """
         lease, record = self.lease.id, encode_presence(presence)
-        conditions: list[Condition] = [KeyHasLease(self._key.presence, lease)]
+        conditions: list[Condition] = [KeyHasRevision(self._key.presence, self._record_revision)]
         writes = [*operations, Put(self._key.presence, record, lease)]
         if marker_is_put and not self._marker_is_put:
             conditions.append(KeyIsAbsent(self._key.marker))
@@ -334,14 +342,16 @@ class Session:
             found = result.reads[0][0] if result.reads[0] else None
             if found is None or found.lease != lease:
                 raise self._loss(is_superseded=found is not None)
-            if found.value != record:  # the marker is there, and somebody else's: one is enough
+            if found.mod_revision == self._record_revision:  # the marker is there, and somebody else's: one is enough
                 self._marker_is_put = True
                 return self._transact(presence, operations, marker_is_put=True, deadline=deadline)
+            if found.value != record:
+                return None
             revision = found.mod_revision  # an attempt that succeeded and whose answer was lost
         self._is_in_doubt = False
         self.presence = presence
         self._marker_is_put = marker_is_put
-        self.revision = revision
+        self.revision = self._record_revision = revision
         return revision
 
     def _run(self, conditions: list[Condition], writes: list[Operation], deadline: Deadline) -> TransactionResult:
@@ -362,8 +372,7 @@ class Session:
         if record and record[0].lease == self.lease.id:
             self.presence = decode_presence(record[0].value)
             self._marker_is_put = bool(marker)
-            self._is_in_doubt = False
-            self.revision = record[0].mod_revision
+            self.revision = self._record_revision = record[0].mod_revision
 
     def _loss(self, *, is_superseded: bool) -> SessionLostError | SupersededError:
         kind = SupersededError if is_superseded else SessionLostError

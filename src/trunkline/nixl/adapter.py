@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from trunkline.agent.lifetime import let_go, watch_over
-from trunkline.agent.phone_book import DRAIN
+from trunkline.agent.phone_book import DRAIN, check_drain
 from trunkline.clock import DEFAULT, Deadline, Timeout
 from trunkline.errors import ClosedError, ConfigurationError, ForkedError, UnknownPeerError
 from trunkline.metadata.codec import decode
@@ -276,7 +276,11 @@ class NixlAdapter:
         Args:
             timeout: Seconds in all.
             drain: Seconds for others to hear of it, if anything was published.
+
+        Raises:
+            ConfigurationError: ``drain`` is negative, endless or not a number; the adapter stays open.
         """
+        check_drain(drain)
         with self._close_lock:
             if self._closed:
                 return

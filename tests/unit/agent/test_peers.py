@@ -363,7 +363,7 @@ def test_a_backend_opened_later_reaches_a_peer_that_is_loaded(pair: Pair) -> Non
         agent._memory.adopt(backend)
         agent.engine.add_backend(backend)
     pair.prefill.publish()
-    eventually(lambda: "SECOND" in pair.peer.target.links)
+    eventually(lambda: len(pair.peer.target.section.lookup("SECOND", MemoryKind.DRAM)) == 1)  # after the link
     assert pair.decode.peer("prefill-0") is pair.peer
     assert moving.state.name == "POSTED"  # what was under way goes on
     transfer = pair.decode.read(pair.peer["kv"], into=pair.local, backend="second")

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from trunkline import Agent
 from trunkline.agent.phone_book import Health
+from trunkline.directory.publisher import Publisher
 from trunkline.errors import (
     ClosedError,
     ConfigurationError,
     NoStoreError,
     NotRegisteredError,
+    StoreUnavailableError,
     SupersededError,
     TrunklineError,
 )
 from trunkline.metadata.key import DEFAULT_NAMESPACE, MetadataKey
 from trunkline.store import open_store
 from trunkline.testing.clock import FakeClock
-from trunkline.testing.faulty_store import FaultyStore
+from trunkline.testing.faulty_store import Fault, FaultyStore
 from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -178,3 +181,141 @@ def test_memory_that_nobody_has_heard_of_goes_without_the_store(store: str, monk
         agent.deregister(kv)
         assert agent._membership is not None
         assert agent._membership.publisher.labels == ("metadata",)
+
+
+OFFERED = DEFAULT_NAMESPACE + "/prefill-0/"
+
+
+def offered(store: str) -> set[str]:
+    """Return the labels that lie in the store."""
+    with open_store(store) as other:
+        keys = {entry.key.removeprefix(OFFERED) for entry in other.list(OFFERED, timeout=1).entries}
+    return keys - {""}
+
+
+@pytest.mark.parametrize("label", ["metadata", "kv"])
+def test_memory_goes_only_when_a_withdrawal_that_failed_has_been_made_up_for(store: str, label: str) -> None:
+    clock = FakeClock()  # nobody advances it: nothing is made up for in the background
+    with (
+        FaultyStore(open_store(store)) as asked,
+        Agent("prefill-0", store=asked, backends=("loopback",), clock=clock) as agent,
+    ):
+        kv = agent.register(np.zeros(64, np.uint8), name="kv")
+        agent.publish(label=label, segments=kv if label == "kv" else None)
+        asked.faults.append(Fault.LOST_REQUEST)
+        with pytest.raises(StoreUnavailableError):
+            agent.withdraw() if label == "metadata" else agent.deregister(kv, drain=0)
+        assert offered(store) == {label}
+        asked.faults.append(Fault.LOST_REQUEST)
+        with pytest.raises(StoreUnavailableError):
+            agent.deregister(kv, drain=0)
+        agent.deregister(kv, drain=0)
+        assert offered(store) == set()
+        agent.close(drain=0)
+
+
+@pytest.mark.parametrize("by", ["a mend", "withdraw"])
+def test_peers_are_given_time_whoever_withdrew_the_memory(store: str, by: str) -> None:
+    clock = FakeClock()
+    with (
+        FaultyStore(open_store(store)) as asked,
+        Agent("prefill-0", store=asked, backends=("loopback",), clock=clock) as agent,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        try:
+            kv = agent.register(np.zeros(64, np.uint8), name="kv")
+            agent.publish()
+            clock.advance(60)
+            if by == "withdraw":
+                agent.withdraw()
+            else:
+                asked.faults.append(Fault.LOST_REQUEST)
+                with pytest.raises(StoreUnavailableError):
+                    agent.deregister(kv, drain=20)
+                before = len(asked.transactions)
+                clock.advance(5)
+                assert agent._membership is not None
+                eventually(lambda: agent._membership is not None and not agent._membership.publisher.is_in_doubt)
+                assert len(asked.transactions) > before
+            under_way = thread.submit(agent.deregister, kv, drain=20)
+            clock.advance(19)
+            with pytest.raises(TimeoutError):
+                under_way.result(timeout=0.1)
+            clock.advance(1)
+            under_way.result(timeout=10)
+        finally:
+            clock.advance(1000)  # whoever waits still
+            agent.close(drain=0)
+
+
+@pytest.mark.parametrize("drain", [-1.0, float("inf"), float("nan")])
+def test_no_time_at_all_is_refused(agent: Agent, drain: float) -> None:
+    kv = agent.register(np.zeros(64, np.uint8), name="kv")
+    with pytest.raises(ConfigurationError, match="drain="):
+        agent.deregister(kv, drain=drain)
+    with pytest.raises(ConfigurationError, match="drain="):
+        agent.close(drain=drain)
+    agent.deregister(kv)
+
+
+def test_peers_are_given_time_also_by_an_agent_that_closes_after_it_withdrew(store: str) -> None:
+    clock = FakeClock()
+    agent = Agent("prefill-0", store=store, backends=("loopback",), clock=clock)
+    agent.publish()
+    agent.withdraw()
+    with ThreadPoolExecutor(1) as thread:
+        under_way = thread.submit(agent.close, drain=20)
+        try:
+            clock.advance(19)
+            with pytest.raises(TimeoutError):
+                under_way.result(timeout=0.1)
+        finally:
+            clock.advance(1)
+        under_way.result(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("call", "before", "after"),
+    [("publish", None, {"metadata"}), ("withdraw", "metadata", set()), ("withdraw", "kv", set())],
+)
+def test_memory_stays_while_another_thread_publishes_or_withdraws(
+    store: str, agent: Agent, monkeypatch: pytest.MonkeyPatch, call: str, before: str | None, after: set[str]
+) -> None:
+    is_under_way, may_go_on = threading.Event(), threading.Event()
+    inner = getattr(Publisher, call)
+
+    def wait_and_call(*arguments: Any, **named: Any) -> int:
+        if not may_go_on.is_set():
+            is_under_way.set()
+            assert may_go_on.wait(10)
+        revision: int = inner(*arguments, **named)
+        return revision
+
+    kv = agent.register(np.zeros(64, np.uint8), name="kv")
+    if before is not None:
+        agent.publish(label=before, segments=kv if before == "kv" else None)
+    monkeypatch.setattr(Publisher, call, wait_and_call)
+    with ThreadPoolExecutor(2) as threads:
+        other = threads.submit(getattr(agent, call))
+        assert is_under_way.wait(10)
+        under_way = threads.submit(agent.deregister, kv, drain=0)
+        try:
+            with pytest.raises(TimeoutError):
+                under_way.result(timeout=0.1)
+        finally:
+            may_go_on.set()
+        other.result(timeout=10)
+        under_way.result(timeout=10)
+    assert offered(store) == after
+    with open_store(store) as asked:
+        assert asked.get(MetadataKey(DEFAULT_NAMESPACE, "prefill-0").catalog, timeout=1)[0] is None
+
+
+def test_names_go_with_the_memory_also_when_a_part_without_memory_is_left(store: str, agent: Agent) -> None:
+    kv = agent.register(np.zeros(64, np.uint8), name="kv")
+    agent.publish(label="connection", connection_info=True)
+    agent.publish(label="kv", segments=kv)
+    agent.deregister(kv)
+    assert offered(store) == {"connection"}
+    with open_store(store) as asked:
+        assert asked.get(MetadataKey(DEFAULT_NAMESPACE, "prefill-0").catalog, timeout=1)[0] is None

@@ -131,6 +131,9 @@ def test_other_labels_stand_beside_the_full_metadata(store: FaultyStore, session
     assert [label.generation for label in record(store).labels.values()] == [1, 2]
     session.publish(b"part", catalog=b"more", label="part")
     assert keys(store)[".catalog/a"].value == b"more"
+    session.publish(b"part", catalog=b"", label="part")
+    assert ".catalog/a" not in keys(store)
+    assert session.holds(b"part", catalog=b"", label="part")
     with pytest.raises(ConfigurationError, match="slash"):
         session.publish(b"part", label="a/b")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -13,6 +14,9 @@ from trunkline.store import open_store
 from trunkline.store.contract import Changed, Entry, Put, Transaction
 from trunkline.store.plugins.redis.codec import decode_change, decode_entries, key_range
 from trunkline.store.plugins.redis.config import RedisConfig
+from trunkline.store.plugins.redis.lease import LeaseKeeper, RedisLease
+from trunkline.testing.clock import FakeClock
+from trunkline.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,3 +134,43 @@ def test_a_change_has_puts_and_deletions() -> None:
         decode_change(b"x" + parts, 5)
     with pytest.raises(ValueError, match="no entry"):
         decode_entries([b"a", b"of somebody else"])
+
+
+def test_an_outage_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Server:
+        is_away = True
+        refreshes = 0
+
+        def call(self, *_: object, **__: object) -> list[int]:
+            self.refreshes += 1
+            if self.is_away:
+                raise StoreUnavailableError("nobody home")
+            return [1]
+
+    server, clock = Server(), FakeClock()
+    keeper = LeaseKeeper(cast("Any", server), clock)
+
+    def refresh(count: int) -> None:
+        for _ in range(count):
+            before = server.refreshes
+            clock.until_waiting()
+            clock.advance(30)
+            eventually(lambda: server.refreshes > before)  # noqa: B023 - called here
+            clock.until_waiting()
+
+    def warnings() -> list[str]:
+        return [record.message for record in caplog.records if record.levelno == logging.WARNING]
+
+    with caplog.at_level(logging.INFO):
+        keeper.add(RedisLease(1, 30, keeper=keeper, on_lost=None, due_at=clock.monotonic() + 10))
+        try:
+            refresh(5)
+            assert warnings() == ["no lease is refreshed: nobody home"]
+            server.is_away = False
+            refresh(2)
+            server.is_away = True
+            refresh(3)
+            assert len(warnings()) == 2
+            assert len(caplog.records) >= 8
+        finally:
+            keeper.close()

@@ -257,15 +257,12 @@ class RequestWorker:
         pages: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
     ) -> tuple[int, str]:
         wrong, first = 0, ""
-        contents = {
-            source: content(self._seed, numbers[0], source, int(self._sizes[source]))
-            for source in set(self._sources[self._received].tolist())
-        }
-        for number, each in zip(numbers, pages, strict=True):
-            for flow in self._received.tolist():
-                source = int(self._sources[flow])
+        for flow in self._received.tolist():
+            source = int(self._sources[flow])
+            memory = content(self._seed, numbers[0], source, int(self._sizes[source]))  # as large as all of the rank's
+            for number, each in zip(numbers, pages, strict=True):
                 there, here = self._plan.offsets(flow, *each)
-                sent = Placed(contents[source], there)
+                sent = Placed(memory, there)
                 count, where = compare(Placed(participant.areas[0], here), sent, int(self._plan.block_size[flow]))
                 wrong += count
                 if where and not first:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ctypes
+import threading
+import weakref
 from threading import BrokenBarrierError, Event
 from typing import TYPE_CHECKING
 
@@ -8,15 +10,19 @@ import numpy as np
 import pytest
 from tests.unit.bench.kv.ranks import CopyEngine, Threads, run_ranks
 
+from trunkline.bench.kv import request_worker
 from trunkline.bench.kv.model import ModelShape
 from trunkline.bench.kv.plan import CachePlan
 from trunkline.bench.kv.request import Lengths
 from trunkline.bench.kv.request_worker import RequestRun, RequestWorker, _Outcome
 from trunkline.bench.kv.split import Split
+from trunkline.bench.kv.verification import content
 from trunkline.bench.participant import Times
 from trunkline.errors import GroupError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from trunkline.bench.kv.access import Access, OpType
 
 GQA = ModelShape(name="small", layers=5, kv_heads=4, head_size=8, bits=16)
@@ -105,6 +111,30 @@ def test_a_byte_that_is_wrong_is_found(concurrency: int) -> None:
     assert found.first_wrong.startswith(
         "request 0, from rank 0 to rank 1: block 1 of 2,560 bytes differs first at offset 2: "
     )
+
+
+def test_checking_holds_the_memory_of_few_senders_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[NDArray[np.uint8]]] = []
+    most = 0
+
+    def watched(seed: int, step: int, rank: int, size: int) -> NDArray[np.uint8]:
+        nonlocal most
+        memory = content(seed, step, rank, size)
+        if threading.current_thread().name == "sink":
+            held.append(weakref.ref(memory))
+            most = max(most, sum(each() is not None for each in held))
+        return memory
+
+    def work(group: Threads) -> None:
+        if group.rank == 4:
+            threading.current_thread().name = "sink"
+        worker = RequestWorker(group, plan, LENGTHS, op_type="WRITE", warmup=0, concurrency=2, is_checked=True)
+        worker.run(CopyEngine(), f"rank-{group.rank}")
+
+    plan = CachePlan(GQA, Split(4), Split(), page_size=4, access="layer", pages=16)
+    monkeypatch.setattr(request_worker, "content", watched)
+    run_ranks(5, work)
+    assert (len(held), most) == (2 * 4, 2)  # the next is made while the one before is still there
 
 
 def test_nothing_is_said_of_what_was_not_checked() -> None:
