@@ -172,7 +172,7 @@ class MetadataWorker:
         times = []
         for _ in range(count):
             began = _now()
-            engine.load(self._publisher, data)
+            engine.load(data)
             times.append(_now() - began)
             engine.unload(self._publisher)
         return {"LOAD": Readings.of(np.array(times, np.int64))}

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from trunkline.memory.descriptor import DescriptorList
 
 
+PUBLISHERS = {"trunkline": "bench-0", "nixl": "bench-2"}
+
+
 class Exchange:
     """Where engines publish, and what they did."""
 
@@ -78,18 +81,18 @@ class Engine:
             assert self._exchange.changed.wait_for(lambda: name not in self._exchange.published, 30)
         self._known.remove(name)
 
-    def load(self, name: str, data: bytes) -> None:
+    def load(self, data: bytes) -> None:
         self._do("load")
         assert set(data) == set(b"x")
-        self._known.add(name)
+        self._known.add(PUBLISHERS[self._kind])
 
     def unload(self, name: str) -> None:
         self._known.remove(name)
 
-    def notify(self, name: str, payload: bytes) -> None:
-        assert name in self._known
+    def notify(self, peer: str, payload: bytes) -> None:
+        assert peer in self._known
         if not self._is_mute:
-            self._exchange.inboxes[name].put(payload)
+            self._exchange.inboxes[peer].put(payload)
 
     def wait_notification(self, timeout: float) -> bytes:
         try:

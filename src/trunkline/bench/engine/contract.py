@@ -32,7 +32,35 @@ class Request(Protocol):
         ...
 
 
-class Engine(Protocol):
+class Messenger(Protocol):
+    """One worker's participant, as far as messages and turns go."""
+
+    def notify(self, peer: str, payload: bytes) -> None:
+        """Send a message."""
+        ...
+
+    def wait_notification(self, timeout: float) -> bytes:
+        """Wait for a message and return it.
+
+        Raises:
+            DeadlineError: None came.
+        """
+        ...
+
+    def rest(self) -> None:
+        """Others are measured now: keep off the processor."""
+        ...
+
+    def wake(self) -> None:
+        """This worker's team is measured now."""
+        ...
+
+    def close(self) -> None:
+        """Take everything back. Idempotent."""
+        ...
+
+
+class Engine(Messenger, Protocol):
     """One worker's participant. Requests of several threads may be made and posted at once.
 
     Attributes:
@@ -67,28 +95,4 @@ class Engine(Protocol):
 
     def transport(self, peer: str) -> str:
         """Return what really carries the bytes to a peer that was used; the backend's name where it can't tell."""
-        ...
-
-    def notify(self, peer: str, payload: bytes) -> None:
-        """Send a message."""
-        ...
-
-    def wait_notification(self, timeout: float) -> bytes:
-        """Wait for a message and return it.
-
-        Raises:
-            DeadlineError: None came.
-        """
-        ...
-
-    def rest(self) -> None:
-        """Others are measured now: keep off the processor."""
-        ...
-
-    def wake(self) -> None:
-        """This worker's team is measured now."""
-        ...
-
-    def close(self) -> None:
-        """Take everything back. Idempotent."""
         ...

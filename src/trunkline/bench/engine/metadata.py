@@ -5,14 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from trunkline.bench.engine.contract import Messenger
+from trunkline.bench.engine.trunkline import TrunklineMessenger
 from trunkline.errors import UnknownPeerError
 
 if TYPE_CHECKING:
-    from trunkline.agent.agent import Agent
     from trunkline.memory.descriptor import DescriptorList
 
 
-class MetadataEngine(Protocol):
+class MetadataEngine(Messenger, Protocol):
     """One worker's participant. One thread at a time.
 
     Attributes:
@@ -53,7 +54,7 @@ class MetadataEngine(Protocol):
         """Unload another worker, which is withdrawing."""
         ...
 
-    def load(self, name: str, data: bytes) -> None:
+    def load(self, data: bytes) -> None:
         """Load another worker's metadata."""
         ...
 
@@ -61,42 +62,11 @@ class MetadataEngine(Protocol):
         """Undo :meth:`load`."""
         ...
 
-    def notify(self, name: str, payload: bytes) -> None:
-        """Send a message."""
-        ...
 
-    def wait_notification(self, timeout: float) -> bytes:
-        """Wait for a message and return it.
-
-        Raises:
-            DeadlineError: None came.
-        """
-        ...
-
-    def rest(self) -> None:
-        """Another engine is measured now: keep off the processor."""
-        ...
-
-    def wake(self) -> None:
-        """This engine is measured now."""
-        ...
-
-    def close(self) -> None:
-        """Take everything back. Idempotent."""
-        ...
-
-
-class TrunklineMetadata:
-    """Our agent.
-
-    Args:
-        agent: Closed with this.
-    """
+class TrunklineMetadata(TrunklineMessenger):
+    """Our agent."""
 
     is_published_at_once = True
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
 
     def register(self, regions: DescriptorList) -> None:
         self._agent.register(regions)
@@ -120,23 +90,8 @@ class TrunklineMetadata:
         with suppress(UnknownPeerError):  # its withdrawal was heard of already
             self._agent.unload_peer(name)
 
-    def load(self, name: str, data: bytes) -> None:  # noqa: ARG002 # the metadata says
+    def load(self, data: bytes) -> None:
         self._agent.load_peer(data)
 
     def unload(self, name: str) -> None:
         self._agent.unload_peer(name)
-
-    def notify(self, name: str, payload: bytes) -> None:
-        self._agent.notify(name, payload)
-
-    def wait_notification(self, timeout: float) -> bytes:
-        return self._agent.wait_notification(timeout=timeout).payload
-
-    def rest(self) -> None:
-        """Nothing: the agent's threads sleep when nothing is to be done."""
-
-    def wake(self) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        self._agent.close(drain=0)

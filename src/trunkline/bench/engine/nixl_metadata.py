@@ -81,17 +81,17 @@ class NixlMetadata:
             if not _becomes(lambda: not agent.check_remote_metadata(name), _HEARING):
                 agent.remove_remote_agent(name)
 
-    def load(self, name: str, data: bytes) -> None:
-        with translated(f"loading {name!r} into NIXL"):
+    def load(self, data: bytes) -> None:
+        with translated("loading a worker's metadata into NIXL"):
             self._engine.agent.add_remote_agent(data)
 
     def unload(self, name: str) -> None:
         with translated(f"unloading {name!r} from NIXL"):
             self._engine.agent.remove_remote_agent(name)
 
-    def notify(self, name: str, payload: bytes) -> None:
-        with translated(f"notifying {name!r} by NIXL"):
-            self._engine.notify(name, payload)
+    def notify(self, peer: str, payload: bytes) -> None:
+        with translated(f"notifying {peer!r} by NIXL"):
+            self._engine.notify(peer, payload)
 
     def wait_notification(self, timeout: float) -> bytes:
         return self._engine.wait_notification(timeout)

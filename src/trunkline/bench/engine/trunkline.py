@@ -50,7 +50,33 @@ class Sides(NamedTuple):
     far: PreparedSide
 
 
-class TrunklineEngine:
+class TrunklineMessenger:
+    """What any engine does with an agent of ours.
+
+    Args:
+        agent: Closed with this.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def notify(self, peer: str, payload: bytes) -> None:
+        self._agent.notify(peer, payload)
+
+    def wait_notification(self, timeout: float) -> bytes:
+        return self._agent.wait_notification(timeout=timeout).payload
+
+    def rest(self) -> None:
+        """Nothing: the agent's progress thread sleeps when nothing is to be done."""
+
+    def wake(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        self._agent.close(drain=0)
+
+
+class TrunklineEngine(TrunklineMessenger):
     """An agent with one backend, and for CMA the UCX that it needs beside it.
 
     Args:
@@ -64,7 +90,7 @@ class TrunklineEngine:
 
     def __init__(self, name: str, store: Store | None, namespace: str, options: Options) -> None:
         self._backend = options.backend
-        self._agent = open_agent(name, store, namespace, options)
+        super().__init__(open_agent(name, store, namespace, options))
         self._has_store = store is not None
 
     def register(self, descriptors: DescriptorList, keys: Sequence[str] = ()) -> None:
@@ -97,21 +123,6 @@ class TrunklineEngine:
     def transport(self, peer: str) -> str:
         link = self._agent.peer(peer).target.links.get(self._backend)
         return ", ".join(link.transports if link is not None else ()) or self._backend.lower()
-
-    def notify(self, peer: str, payload: bytes) -> None:
-        self._agent.notify(peer, payload)
-
-    def wait_notification(self, timeout: float) -> bytes:
-        return self._agent.wait_notification(timeout=timeout).payload
-
-    def rest(self) -> None:
-        """Nothing: the agent's progress thread sleeps when nothing is to be done."""
-
-    def wake(self) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        self._agent.close(drain=0)
 
 
 def open_agent(name: str, store: Store | None, namespace: str, options: Options) -> Agent:
