@@ -130,7 +130,7 @@ class MetadataWorker:
                 self._group.barrier()
                 if is_its_turn:
                     work(turn)
-        self._group.barrier()
+                self._group.barrier()  # the others stay at rest until then
 
     def _publish(self, engine: MetadataEngine, regions: DescriptorList, warmup: int, count: int) -> dict[str, Readings]:
         names = ["REGISTER", "ENCODE", *(["PUBLISH"] if engine.is_published_at_once else []), "EXCHANGE"]

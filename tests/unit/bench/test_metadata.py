@@ -6,12 +6,15 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from tests.unit.bench.kv.ranks import Threads, run_ranks
 from tests.unit.bench.workers import Recorder
 
-from trunkline.bench.metadata import MetadataWorker
+from trunkline.bench.metadata import MetadataWorker, _compare
 from trunkline.bench.options import KIB, Options
+from trunkline.bench.plan import Step
+from trunkline.bench.statistics import Readings
 from trunkline.errors import DeadlineError
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class Exchange:
         self.changed = threading.Condition()
         self.inboxes: dict[str, queue.Queue[bytes]] = {}
         self.done: list[tuple[str, str]] = []
+        self.engines: list[Engine] = []
 
 
 class Engine:
@@ -42,9 +46,11 @@ class Engine:
         self._known: set[str] = set()
         self._is_awake = True
         exchange.inboxes[name] = queue.Queue()
+        exchange.engines.append(self)
 
     def _do(self, what: str) -> None:
         assert self._is_awake
+        assert not any(other._is_awake for other in self._exchange.engines if other._kind != self._kind)
         self._exchange.done.append((self._kind, what))
 
     def register(self, regions: DescriptorList) -> None:
@@ -72,6 +78,7 @@ class Engine:
 
     def fetch(self, name: str, timeout: float) -> None:
         self._do("fetch")
+        assert name not in self._known
         with self._exchange.changed:
             assert self._exchange.changed.wait_for(lambda: name in self._exchange.published, timeout)
         self._known.add(name)
@@ -158,6 +165,18 @@ def test_two_engines_in_turn() -> None:
     assert first.startswith("2 regions of 4,096 B: median time of trunkline / nixl: REGISTER ")
     assert "PUBLISH" not in first
     assert second.endswith("(median of 5 rounds in turn, least to greatest)")
+
+
+def test_times_are_compared_round_by_round() -> None:
+    ours, theirs = (
+        {"EXCHANGE": [Readings.of(np.array([each] * 3)) for each in those]}
+        for those in ([1000, 3000, 2000], [4000] * 3)
+    )
+    found = _compare(Step(0, KIB, 1, 3, 0), ["trunkline", "nixl"], [{**ours, "PUBLISH": ours["EXCHANGE"]}, theirs])
+    assert found == (
+        "1 region of 1,024 B: median time of trunkline / nixl: EXCHANGE 0.50 (0.25 to 0.75) (median of 3 rounds in "
+        "turn, least to greatest)"
+    )
 
 
 def test_a_notification_that_does_not_come_ends_the_run() -> None:
